@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"tidemill/internal/gcp"
+	"tidemill/internal/ingest"
+	"tidemill/internal/obs"
+	"tidemill/internal/queue"
+)
+
+// Ingest are ingest's flags.
+type Ingest struct {
+	Common
+	Subscription string
+	Outstanding  int
+	Streams      int
+	Redelivery   time.Duration
+}
+
+// Flags adds the flags to a command.
+func (i *Ingest) Flags(cmd *cobra.Command, env *Env) {
+	i.Common.Flags(cmd, env)
+	f := cmd.Flags()
+	f.StringVar(&i.Subscription, "subscription", "", "Pub/Sub subscription of the bucket's notifications: projects/P/subscriptions/S, or S with --project (required)")
+	f.IntVar(&i.Outstanding, "max-outstanding", 2000, "messages in hand at most")
+	f.IntVar(&i.Streams, "streams", 1, "streams to pull with; one is good for thousands of messages a second")
+	f.DurationVar(&i.Redelivery, "redelivery", 10*time.Second, "how soon messages in hand come again after a crash, 10s to 10m")
+	env.Bind("subscription", "PUBSUB_SUBSCRIPTION")
+}
+
+// Run carries notifications until ctx is done.
+func (i *Ingest) Run(ctx context.Context) error {
+	if i.Subscription == "" {
+		return Usage(errors.New("--subscription is required"))
+	}
+	log, err := i.Logger("tidemill-ingest")
+	if err != nil {
+		return err
+	}
+	registry, err := obs.NewRegistry(i.Version)
+	if err != nil {
+		return err
+	}
+	metrics, err := ingest.NewMetrics(registry)
+	if err != nil {
+		return err
+	}
+	health := obs.NewHealth("queue", "settings")
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if _, err := obs.Serve(serving, i.Listen, obs.ServeOptions{Health: health, Metrics: registry, Log: log}); err != nil {
+		return err
+	}
+	server, err := i.Redis(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = server.Close() }() // everything was answered by then
+	bridge := ingest.New(ingest.Config{
+		Settings: server, Queue: func(name string) queue.Producer { return server.Queue(name) },
+		Log: log, Metrics: metrics, Reached: func(err error) { health.Set("queue", err) },
+	})
+	return Bridge(ctx, bridge, gcp.Subscription{
+		Project: i.Project, Name: i.Subscription, MaxOutstanding: i.Outstanding, Streams: i.Streams, MaxExtensionPeriod: i.Redelivery,
+	}, log, func() { health.Set("settings", nil) })
+}
+
+// Bridge receives a subscription's messages into a bridge until ctx is done.
+// began is called once settings are in force and receiving begins.
+func Bridge(ctx context.Context, b *ingest.Bridge, s gcp.Subscription, log *zap.Logger, began func()) error {
+	defer b.Close()
+	if err := b.AwaitSettings(ctx); err != nil {
+		return nil //nolint:nilerr // stopped before there was anything to do
+	}
+	following := make(chan struct{})
+	inner, cancel := context.WithCancel(ctx)
+	defer func() { cancel(); <-following }()
+	go func() { defer close(following); b.FollowSettings(inner) }()
+	// What still waits for the queue when receiving stops goes back to Pub/Sub.
+	closing := context.AfterFunc(ctx, func() {
+		t := time.NewTimer(returnAfter)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			b.Close()
+		case <-inner.Done():
+		}
+	})
+	defer closing()
+	log.Info("receiving", zap.String("subscription", s.Name))
+	began()
+	err := gcp.Receive(ctx, s, func(ctx context.Context, m gcp.Message) bool {
+		return b.Handle(ctx, m.ID, m.Attributes, m.Data)
+	})
+	log.Info("stopped receiving", zap.Error(err))
+	return err
+}
+
+// returnAfter is how long events in hand may wait for the queue after the stop
+// was asked for.
+const returnAfter = 5 * time.Second

@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"tidemill/internal/command"
+	"tidemill/internal/gcp"
+	"tidemill/internal/obs"
+	"tidemill/internal/work"
+)
+
+// Worker are a worker's flags.
+type Worker struct {
+	Common
+	Pipeline string
+	Name     string
+	WorkDir  string
+	Drain    time.Duration
+	Argv     []string
+
+	// Kill, once closed, ends the command at once. It may be nil.
+	Kill <-chan struct{}
+	// Ready is told about readiness, besides /readyz. It may be nil.
+	Ready func(bool)
+}
+
+// Flags adds the flags to a command.
+func (w *Worker) Flags(cmd *cobra.Command, env *Env) {
+	w.Common.Flags(cmd, env)
+	f := cmd.Flags()
+	f.StringVar(&w.Pipeline, "pipeline", "", "the pipeline to work for (required)")
+	f.StringVar(&w.Name, "name", "", "unique name of this worker; by default the host name, which is a pod's name")
+	f.StringVar(&w.WorkDir, "work-dir", filepath.Join(os.TempDir(), "tidemill"), "where inputs and outputs of io \"files\" are kept while an item is worked on")
+	f.DurationVar(&w.Drain, "drain", 20*time.Second, "how long the item in hand may go on after SIGTERM; keep it some seconds below the pod's grace period")
+	env.Bind("pipeline", "TIDEMILL_PIPELINE")
+	env.Bind("name", "TIDEMILL_WORKER")
+	env.Bind("work-dir", "TIDEMILL_WORK_DIR")
+	env.Bind("drain", "TIDEMILL_DRAIN")
+}
+
+// Run works until ctx is done.
+func (w *Worker) Run(ctx context.Context) error {
+	if w.Pipeline == "" {
+		return Usage(errors.New("--pipeline is required"))
+	}
+	if err := CheckProgram(w.Argv); err != nil {
+		return err
+	}
+	if w.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("no --name is given, and the host has none: %w", err)
+		}
+		w.Name = host
+	}
+	if err := os.MkdirAll(w.WorkDir, 0o700); err != nil {
+		return fmt.Errorf("--work-dir: %w", err)
+	}
+	// A directory of its own: others may share the parent, and what an earlier
+	// life of this worker left behind can go.
+	dir := filepath.Join(w.WorkDir, filepath.Base(w.Name))
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("--work-dir: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("--work-dir: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // the next life tries again
+
+	log, err := w.Logger("tidemill-worker")
+	if err != nil {
+		return err
+	}
+	registry, err := obs.NewRegistry(w.Version)
+	if err != nil {
+		return err
+	}
+	metrics, err := work.NewMetrics(registry)
+	if err != nil {
+		return err
+	}
+	health := obs.NewHealth("work")
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if _, err := obs.Serve(serving, w.Listen, obs.ServeOptions{Health: health, Metrics: registry, Log: log}); err != nil {
+		return err
+	}
+	server, err := w.Redis(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = server.Close() }() // everything was answered by then
+	store, err := gcp.NewStore(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }() // likewise
+	loop, err := work.New(work.Config{
+		Name: w.Name, Pipeline: w.Pipeline, Queue: server.Queue(w.Pipeline), Settings: server, Store: store,
+		WorkDir: dir, Drain: w.Drain, Kill: w.Kill, Log: log, Metrics: metrics,
+		Command: command.Spec{Argv: w.Argv, Grace: 10 * time.Second, Log: func(stream, line string) {
+			log.Info(line, obs.Label("pipeline", w.Pipeline), obs.Label("worker", w.Name), zap.String("stream", stream))
+		}},
+		Ready: func(ready bool) {
+			health.Set("work", map[bool]error{false: errors.New("barred: this worker may lease nothing more")}[ready])
+			if w.Ready != nil {
+				w.Ready(ready)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("worker started", zap.String("pipeline", w.Pipeline), zap.String("worker", w.Name), zap.Strings("command", w.Argv))
+	if err := loop.Run(ctx); err != nil {
+		return err
+	}
+	log.Info("worker stopped", zap.String("worker", w.Name))
+	return nil
+}

@@ -1,0 +1,199 @@
+package scale
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tidemill/internal/pipeline"
+	"tidemill/internal/policy"
+	"tidemill/internal/queue"
+)
+
+// ManagerConfig is what a Manager works with. All fields are required unless
+// they say otherwise.
+type ManagerConfig struct {
+	Store   queue.SettingsStore
+	Queue   func(pipeline string) queue.Supervisor
+	Fleet   func(pipeline string) Fleet // nil: settings are kept, nothing is scaled
+	Tick    time.Duration
+	Log     *zap.Logger
+	Metrics *Metrics
+	Reached func(error) // see Config
+	// Refused is told of settings that are not put in force. It may be nil.
+	Refused func(pipeline.Problem)
+	// Decided is told each decision. It may be nil.
+	Decided func(pipeline string, d policy.Decision)
+}
+
+// Manager keeps the accepted settings, and one controller per pipeline.
+type Manager struct {
+	ManagerConfig
+	offers  chan map[string]map[string]string
+	mu      sync.Mutex
+	set     pipeline.Set
+	kicks   map[string]chan struct{}
+	running sync.WaitGroup
+}
+
+// NewManager returns a manager that has seen no settings yet.
+func NewManager(c ManagerConfig) *Manager {
+	if c.Refused == nil {
+		c.Refused = func(pipeline.Problem) {}
+	}
+	if c.Decided == nil {
+		c.Decided = func(string, policy.Decision) {}
+	}
+	return &Manager{ManagerConfig: c, offers: make(chan map[string]map[string]string, 1), kicks: map[string]chan struct{}{}}
+}
+
+// Offer hands in the complete set of pipelines as the operator wrote it, name
+// to keys. A newer offer replaces one that has not been looked at yet. Safe for
+// concurrent use.
+func (m *Manager) Offer(pipelines map[string]map[string]string) {
+	for {
+		select {
+		case m.offers <- pipelines:
+			return
+		default:
+		}
+		select {
+		case <-m.offers:
+		default:
+		}
+	}
+}
+
+// Run scales until ctx is done. The settings accepted before, by this process
+// or another, are in force from the start.
+func (m *Manager) Run(ctx context.Context) {
+	defer m.running.Wait()
+	var pending map[string]map[string]string
+	retry := time.NewTimer(0) // the first round takes up what was accepted before
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case pending = <-m.offers:
+		case <-retry.C:
+		}
+		if err := m.accept(ctx, pending); err != nil && ctx.Err() == nil {
+			m.Log.Warn("could not store the settings; trying again", zap.Error(err))
+			retry.Reset(time.Second)
+		}
+	}
+}
+
+// accept puts in force what is valid of an offer (nil: none yet), and for the
+// rest what was in force before.
+func (m *Manager) accept(ctx context.Context, offer map[string]map[string]string) error {
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	before, err := m.Store.Settings(call)
+	if err != nil {
+		return err
+	}
+	if offer == nil {
+		if before.Revision == 0 {
+			return nil
+		}
+		offer = before.Pipelines
+	}
+	accepted, set, problems := choose(offer, before.Pipelines)
+	for _, p := range problems {
+		m.Log.Error("settings are refused; the last good ones stay in force",
+			zap.String("pipeline", p.Pipeline), zap.String("key", p.Key), zap.String("problem", p.Text))
+		m.Refused(p)
+	}
+	revision, err := m.Store.Accept(call, accepted)
+	if err != nil {
+		return err
+	}
+	if revision != before.Revision {
+		m.Log.Info("settings are in force", zap.Int64("revision", revision), zap.Strings("pipelines", set.Names()))
+	}
+	m.control(ctx, set)
+	return nil
+}
+
+// choose returns the set to put in force: each offered pipeline that is valid,
+// the last good settings of each that is not, and all of the last good set when
+// the mixture is not valid.
+func choose(offer, before map[string]map[string]string) (map[string]map[string]string, pipeline.Set, []pipeline.Problem) {
+	set, problems := pipeline.NewSet(offer)
+	if len(problems) == 0 {
+		return offer, set, nil
+	}
+	mixed := maps.Clone(offer)
+	for _, p := range problems {
+		delete(mixed, p.Pipeline)
+		if good, ok := before[p.Pipeline]; ok {
+			mixed[p.Pipeline] = good
+		}
+	}
+	mixedSet, more := pipeline.NewSet(mixed)
+	if len(more) == 0 {
+		return mixed, mixedSet, problems
+	}
+	beforeSet, _ := pipeline.NewSet(before)
+	return before, beforeSet, slices.Concat(problems, more)
+}
+
+// control starts what is new, and wakes the rest to look at their settings. A
+// deleted pipeline's controller goes on, and lets the fleet run out.
+func (m *Manager) control(ctx context.Context, set pipeline.Set) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.set = set
+	if m.Fleet == nil {
+		return // settings only
+	}
+	for _, name := range set.Names() {
+		if m.kicks[name] != nil {
+			continue
+		}
+		kick := make(chan struct{}, 1)
+		m.kicks[name] = kick
+		c := New(Config{
+			Pipeline: name, Queue: m.Queue(name), Fleet: m.Fleet(name), Tick: m.Tick, Kick: kick,
+			Settings: func() policy.Settings { return m.settings(name) },
+			Log:      m.Log, Metrics: m.Metrics, Reached: m.Reached,
+			Decided: func(d policy.Decision) { m.Decided(name, d) },
+		})
+		m.running.Go(func() { c.Run(ctx) })
+	}
+	for _, kick := range m.kicks {
+		notify(kick)
+	}
+}
+
+// Kick makes one pipeline's controller look at once, for instance because its
+// fleet changed. An unknown name does nothing.
+func (m *Manager) Kick(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if kick := m.kicks[name]; kick != nil {
+		notify(kick)
+	}
+}
+
+func notify(kick chan<- struct{}) {
+	select {
+	case kick <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Manager) settings(name string) policy.Settings {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p, ok := m.set.Get(name); ok {
+		return p.Scaling
+	}
+	return policy.Settings{FixedWorkers: 0, ItemsPerWorker: 1} // deleted: nobody but those at work
+}

@@ -1,0 +1,56 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tidemill/internal/bucket"
+	"tidemill/internal/result"
+)
+
+// reportTimeout bounds the writing of a failure report: the reason also stands
+// in the queue, so that an unwritable report must not keep the item circling.
+const reportTimeout = time.Minute
+
+// report writes the failure report of a dead letter.
+func (j *job) report(ctx context.Context, o outcome) {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	it := j.lease.Item
+	r := result.Report{
+		Version: result.Version, Source: "gs://" + it.Path(), Generation: it.Generation, Run: it.Run,
+		Pipeline: j.Pipeline, Worker: j.Name, Reason: o.reason,
+		Attempts: j.lease.Attempt, Deliveries: j.lease.Delivery,
+		Seconds: time.Since(j.started).Seconds(), Failed: time.Now().UTC(), Traceparent: it.Traceparent,
+	}
+	if o.run == nil {
+		r.Attempts-- // this time the command did not run
+	} else {
+		r.LastOutput = strings.ToValidUTF8(string(o.run.Tail), "�")
+		r.Signal = o.run.Signal
+		if o.run.ExitCode >= 0 {
+			r.ExitCode = &o.run.ExitCode
+		}
+	}
+	l := j.settings.Failures.Report(it.Object)
+	if _, err := j.put(ctx, l, "application/json", nil, asJSON(r)); err != nil && !errors.Is(err, errFenced) {
+		j.log.Error("could not write the failure report; the reason stands in the queue", zap.Stringer("url", l), zap.Error(err))
+	}
+}
+
+// removeReport removes the report of an earlier failure, now that results stand.
+func (j *job) removeReport(ctx context.Context) {
+	l := j.settings.Failures.Report(j.lease.Item.Object)
+	there, err := j.look(ctx, l)
+	if err == nil && there.Generation != 0 {
+		err = j.Store.Delete(ctx, l.Bucket, l.Name, there.Generation)
+	}
+	var foreign *permanentError
+	if err != nil && !errors.Is(err, errFenced) && !errors.As(err, &foreign) && !errors.Is(err, bucket.ErrPrecondition) {
+		j.log.Warn("could not remove an earlier failure report", zap.Stringer("url", l), zap.Error(err))
+	}
+}
