@@ -16,10 +16,9 @@
 //
 // It takes effect when the fleet next grows from zero: a new Job is made from
 // it, and the old one is deleted by the first resize that finds it without pods.
-// Until then the fleet keeps
-// growing and shrinking with the template it was started with, and no running
-// worker is replaced. A pipeline that never goes to zero therefore keeps its old
-// template until it is taken to zero by hand.
+// Until then the fleet keeps growing and shrinking with the template it was
+// started with, and no running worker is replaced. A pipeline that never goes to
+// zero therefore keeps its old template until it is taken to zero by hand.
 //
 // # What a read means
 //

@@ -76,7 +76,8 @@ func (f *Fleet) sweep(ctx context.Context, jobs []batchv1.Job) error {
 		if !idle(&jobs[i]) {
 			continue
 		}
-		if err := f.remove(ctx, &jobs[i]); err != nil {
+		// One that changed since it was read is left for the next time.
+		if err := f.remove(ctx, &jobs[i]); err != nil && !apierrors.IsConflict(err) {
 			return err
 		}
 	}

@@ -11,8 +11,10 @@ import (
 // would show by default. Call it once, before anything else here: the library's
 // logger is the process's.
 func RouteLogs(log *zap.Logger) {
-	klog.SetLogger(logr.New(sink{log.WithOptions(zap.AddCallerSkip(1)).Sugar()}))
+	klog.SetLogger(logger(log))
 }
+
+func logger(log *zap.Logger) logr.Logger { return logr.New(sink{log.Sugar()}) }
 
 // sink is a logr.LogSink on zap.
 type sink struct{ log *zap.SugaredLogger }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -134,7 +135,7 @@ func TestWhatIsNoFile(t *testing.T) {
 	defer listener.Close()
 
 	o := r.options(ModeStream)
-	o.timing.patience = 1
+	o.timing.patience = 200 * time.Millisecond
 	c := r.process(o)
 	want := map[string]string{"real": "r", "to a file": "linked", "folder/in it": "f", "not a socket": "s", "earlier result": "e"}
 	if diff := cmp.Diff(want, r.results()); diff != "" {

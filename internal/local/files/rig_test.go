@@ -16,11 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fsouza/fake-gcs-server/fakestorage"
-
 	"tidemill/internal/bucket"
 	"tidemill/internal/gcp"
 	"tidemill/internal/item"
+	"tidemill/internal/local/embed"
 	"tidemill/internal/queue"
 	"tidemill/internal/result"
 )
@@ -41,13 +40,16 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	server, err := fakestorage.NewServerWithOptions(fakestorage.Options{Scheme: "http", Host: "127.0.0.1"})
+	services, err := embed.Start(t.Context(), embed.Options{Bucket: testBucket})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(server.Stop)
-	server.CreateBucketWithOpts(fakestorage.CreateBucketOpts{Name: testBucket})
-	store, err := gcp.NewStore(t.Context(), gcp.WithEndpoint(server.URL()))
+	t.Cleanup(func() {
+		if err := services.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	store, err := gcp.NewStore(t.Context(), gcp.WithEndpoint(services.BucketURL))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,15 @@ func TestCase25DamageIsRepaired(t *testing.T) {
 			w.do("HDEL", w.base+"owners", id)
 			w.wantDepths(0, 1, 0, 0, 1)
 			w.turn("w", 0, ended(l, queue.Release))
-			w.do("DEL", w.base+"holders") // it was counted twice, as the hash still counts w
+		},
+		"holders deleted": func(w *world) {
+			l := w.lease("w")
+			w.do("DEL", w.base+"holders")
+			w.wantDepths(0, 1, 0, 0, 1)
+			w.turn("w", 0, ended(l, queue.Release))
+		},
+		"holder without a lease": func(w *world) {
+			w.do("HSET", w.base+"holders", "phantom", 1)
 		},
 		"item hash deleted while leased": func(w *world) {
 			l := w.lease("w")

@@ -3,6 +3,7 @@ package redisq_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -231,4 +232,14 @@ func (w *world) do(args ...any) {
 	if err != nil || n == 0 {
 		w.Fatalf("%v = %d, %v", args, n, err)
 	}
+}
+
+// infoField is one field of an INFO answer.
+func infoField(info, name string) string {
+	for line := range strings.Lines(info) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && key == name {
+			return value
+		}
+	}
+	return ""
 }

@@ -71,7 +71,7 @@ local function wake_scaler()
 end
 
 -- Who holds a lease is not read from the item's hash, which may be gone or be
--- another item's life by now: OWNERS and HOLDERS change together, only here.
+-- another item's life by now: OWNERS and HOLDERS change together.
 local function disown(id)
   local worker = redis.call('HGET', OWNERS, id)
   if not worker then return end
@@ -94,25 +94,32 @@ end
 -- extends it, and otherwise it is taken back then.
 local MENDED_LEASE = 60000
 
--- Mends what scripts can't cause, but hands can: LEASES and OWNERS that disagree.
--- Looks at a bounded sample, and only when the numbers differ.
+-- Mends what scripts can't cause, but hands can: LEASES, OWNERS and HOLDERS that
+-- disagree. Looks at a bounded sample, and only when the numbers don't fit.
 local function mend_leases(sample)
   local held, owned = redis.call('ZCARD', LEASES), redis.call('HLEN', OWNERS)
-  if held == owned then return end
-  redis.call('DEL', WORKER_WAKE) -- nobody's; frees nothing, see above
+  if held == owned and (owned == 0) == (redis.call('HLEN', HOLDERS) == 0) then return end
+  redis.call('DEL', HOLDERS) -- counted anew below; a first write that only frees
   if held < owned then
     for _, id in ipairs(redis.call('HRANDFIELD', OWNERS, sample)) do
       if not redis.call('ZSCORE', LEASES, id) then
         redis.call('ZADD', LEASES, int(now + MENDED_LEASE), id)
       end
     end
-  else
+  elseif held > owned then
     for _, id in ipairs(redis.call('ZRANDMEMBER', LEASES, sample)) do
       if redis.call('HEXISTS', OWNERS, id) == 0 then
         local item = redis.call('HMGET', ITEM .. id, 's', 'w')
-        if item[1] == 'l' then own(id, item[2] or '') else redis.call('ZREM', LEASES, id) end
+        if item[1] == 'l' then
+          redis.call('HSET', OWNERS, id, item[2] or '')
+        else
+          redis.call('ZREM', LEASES, id)
+        end
       end
     end
+  end
+  for _, worker in ipairs(redis.call('HVALS', OWNERS)) do
+    redis.call('HINCRBY', HOLDERS, worker, 1)
   end
 end
 
