@@ -157,6 +157,7 @@ func (s *session) workerCommand(name string) *exec.Cmd {
 		"--work-dir=" + s.scratch, "--drain=" + s.pipeline.ItemTimeout.String(), "--",
 	}
 	c := exec.Command("/proc/self/exe", append(args, s.argv...)...)
+	c.Args[0] = "tidemill" // for ps
 	c.Env = append(os.Environ(), s.services.Env()...)
 	return c
 }

@@ -7,7 +7,12 @@
 // k, k idle workers are barred in the queue, atomically with leasing, so that
 // none of them can hold an item; they turn not ready; when the fleet shows it,
 // the new size is asked for and exactly they go. If work arrives before that,
-// they are let in again.
+// they are let in again. Once it has been asked for, they stay barred until they
+// are gone.
+//
+// Only idle workers are ever barred. Where the decision is below the number of
+// workers that hold a lease (max-workers was lowered, say), the fleet gets there
+// as they fall idle.
 package scale
 
 import (
@@ -47,7 +52,7 @@ type Config struct {
 	Metrics *Metrics
 	// Reached is told the outcome of each reading of the queue and the fleet. It may be nil.
 	Reached func(error)
-	// Decided is told each decision. It may be nil.
+	// Decided is told each decision that differs from the one before. It may be nil.
 	Decided func(policy.Decision)
 }
 
@@ -55,8 +60,11 @@ type Config struct {
 type Controller struct {
 	Config
 	history policy.History
-	last    policy.Decision
+	way     going
+	last    *policy.Decision // nil: none has been told of
 	failing bool
+	refused string // the last error of apply
+	now     func() time.Time
 }
 
 // New returns a controller without history.
@@ -68,7 +76,8 @@ func New(c Config) *Controller {
 		c.Decided = func(policy.Decision) {}
 	}
 	c.Log = c.Log.With(obs.Label("pipeline", c.Pipeline))
-	return &Controller{Config: c}
+	// Bars that stand are those of a controller before this one.
+	return &Controller{Config: c, way: going{spent: true}, now: time.Now}
 }
 
 // Run scales until ctx is done. The fleet then stays as it is.
@@ -111,12 +120,13 @@ func (c *Controller) listen(ctx context.Context, wake chan<- struct{}) {
 }
 
 // step does one round and says when to look again at the latest.
-func (c *Controller) step(ctx context.Context) time.Duration {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (c *Controller) step(parent context.Context) time.Duration {
+	ctx, cancel := context.WithTimeout(parent, callTimeout)
 	defer cancel()
+	now := c.now() // before the readings: they are at most this old
 	stats, qErr := c.Queue.Stats(ctx)
 	size, fErr := c.Fleet.Observe(ctx)
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+	if parent.Err() != nil {
 		return c.Tick
 	}
 	err := errors.Join(qErr, fErr)
@@ -131,7 +141,7 @@ func (c *Controller) step(ctx context.Context) time.Duration {
 	if fErr == nil {
 		o.Fleet = &policy.Fleet{Wanted: size.Wanted}
 	}
-	d, history := policy.Decide(c.Settings(), o, c.history, time.Now())
+	d, history := policy.Decide(c.Settings(), o, c.history, now)
 	c.history = history
 	c.Metrics.observe(c.Pipeline, stats, size, d, err)
 	c.record(d)
@@ -144,13 +154,17 @@ func (c *Controller) step(ctx context.Context) time.Duration {
 			again = min(again, t+time.Millisecond)
 		}
 	}
-	settled, err := c.apply(ctx, d, stats, size)
-	if err != nil && ctx.Err() == nil {
-		c.Log.Warn("could not apply the decision; trying again", zap.Int("workers", d.Workers), zap.Error(err))
+	soon, err := c.apply(ctx, d, stats, size, now)
+	if err != nil {
+		if parent.Err() == nil && err.Error() != c.refused {
+			c.Log.Warn("could not apply the decision; trying again", zap.Int("workers", d.Workers), zap.Error(err))
+			c.refused = err.Error() // not every second anew
+		}
 		return time.Second
 	}
-	if !settled {
-		again = min(again, lookAgain)
+	c.refused = ""
+	if soon > 0 {
+		again = min(again, soon)
 	}
 	return again
 }
@@ -163,48 +177,12 @@ func positive(d time.Duration) time.Duration {
 	return max(d, lookAgain)
 }
 
-// apply takes one step towards the decision. settled is false when a further
-// step must follow without a wake.
-func (c *Controller) apply(ctx context.Context, d policy.Decision, stats queue.Stats, size Size) (settled bool, err error) {
-	switch {
-	case d.Workers > size.Wanted:
-		return true, errors.Join(c.unbar(ctx, stats), c.Fleet.Resize(ctx, size.Wanted, d.Workers))
-	case d.Workers == size.Wanted:
-		// Bars stand until those whose going was asked for have gone.
-		if size.Other > 0 && size.Ready+size.Pending >= size.Wanted {
-			return false, nil
-		}
-		return true, c.unbar(ctx, stats)
-	}
-	surplus := size.Wanted - d.Workers
-	barred, err := c.Queue.Bar(ctx, max(0, surplus-size.Pending))
-	if err != nil {
-		return false, err
-	}
-	// Whoever is barred has to show as not ready before it is counted on to go.
-	going := min(surplus, size.Pending+min(len(barred), size.Other))
-	if going == 0 {
-		return false, nil // all are busy, or the bars have not shown yet
-	}
-	if err := c.Fleet.Resize(ctx, size.Wanted, size.Wanted-going); err != nil {
-		return false, err
-	}
-	return false, nil
-}
-
-func (c *Controller) unbar(ctx context.Context, stats queue.Stats) error {
-	if len(stats.Barred) == 0 {
-		return nil
-	}
-	return c.Queue.Unbar(ctx, stats.Barred...)
-}
-
 // record tells of a decision that differs from the one before.
 func (c *Controller) record(d policy.Decision) {
-	if d.Hold == c.last.Hold && d.Workers == c.last.Workers && d.From == c.last.From {
+	if c.last != nil && d.Hold == c.last.Hold && d.Workers == c.last.Workers && d.From == c.last.From {
 		return
 	}
-	c.last = d
+	c.last = &d
 	c.Decided(d)
 	fields := []zap.Field{zap.Any("decision", d.Reasons), zap.Int("from", d.From), zap.Int("to", d.Workers)}
 	if d.Hold {

@@ -17,6 +17,7 @@ func idleCases() []testCase {
 		{"32 dead worker registered idle", Options{}, deadIdle},
 		{"32 a woken worker that leaves passes its wake-up on", Options{}, leavePassesOn},
 		{"32 a worker that left is not woken", Options{}, leftIsNotWoken},
+		{"33 the last to go idle is woken first", Options{}, lastIdleFirst},
 		{"33 many idle workers, one wake per item", Options{}, oneWakePerItem},
 		{"33 retries, releases and lost leases wake, too", Options{}, returnsWake},
 		{"33 the scaler is woken", Options{}, scalerWoken},
@@ -101,6 +102,20 @@ func leftIsNotWoken(e *env) {
 	}
 	e.enqueue(thing(1))
 	e.wantWoken("w")
+}
+
+func lastIdleFirst(e *env) {
+	for _, w := range []string{"c", "a", "b"} {
+		e.wantNothing(w)
+		e.Advance(2 * time.Millisecond)
+	}
+	e.enqueue(thing(1))
+	e.wantWoken("b")
+	e.lease("b", long)
+	e.enqueue(thing(2))
+	e.wantWoken("a")
+	e.lease("a", long)
+	e.wantAsleep("c") // so that it can go
 }
 
 func oneWakePerItem(e *env) {

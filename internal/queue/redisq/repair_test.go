@@ -316,7 +316,13 @@ func TestCase37And41KeysLeftBehind(t *testing.T) {
 		t.Parallel()
 		w := embedded(t, redisq.Options{}, 0)
 		run(w)
-		w.advance(31 * time.Hour)
+		for range 24*60 - 1 {
+			w.advance(time.Minute)
+			if added := w.enqueue(item.Item{Object: item.Object{Bucket: "in", Name: "plain", Generation: 1}}); added[0] != queue.AddedDone {
+				t.Fatalf("Enqueue within a day = %v, want a duplicate of a done item", added)
+			}
+		}
+		w.advance(7 * time.Hour)
 		keys, err := w.raw.Keys(t.Context(), w.base+"[dw]o*").Result()
 		if err != nil || len(keys) != 0 {
 			t.Errorf("a day later there are %q, %v; want no tombstones and no wake lists", keys, err)
