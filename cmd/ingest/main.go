@@ -12,7 +12,7 @@ import (
 	"tidemill/internal/obs"
 )
 
-var version string //nolint:gochecknoglobals // set by the linker
+var version string // set by the linker
 
 func main() {
 	os.Exit(daemon.Main(command(), os.Stderr))

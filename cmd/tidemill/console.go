@@ -13,7 +13,7 @@ import (
 )
 
 // plainEvery is how often progress is told where there is no terminal.
-const plainEvery = 5 * time.Second
+const plainEvery = 2 * time.Second
 
 // console writes lines for a person, and below them on a terminal one line of
 // progress that is written over. It is safe for concurrent use.
@@ -31,6 +31,8 @@ type console struct {
 func newConsole() *console {
 	fd := int(os.Stderr.Fd())
 	return &console{
+		toldTime: time.Now(),
+
 		out:  os.Stderr,
 		live: term.IsTerminal(fd) && os.Getenv("TERM") != "dumb",
 		width: func() int {
@@ -132,4 +134,12 @@ func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return string(t.data)
+}
+
+// amount writes 1 worker, 2 workers.
+func amount(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -189,7 +189,7 @@ func (f *follower) end(ctx context.Context, o item.Object, r queue.Record) error
 		case err != nil:
 			return err
 		case report.Reason != "": // empty: it had been taken over already
-			f.console.Say("failed: %q after %d attempts: %s", o.Name[len(uploads):], report.Attempts, report.Reason)
+			f.console.Say("failed: %q after %s: %s", o.Name[len(uploads):], amount(report.Attempts, "attempt"), report.Reason)
 		}
 		return nil
 	}
@@ -203,8 +203,8 @@ func (f *follower) end(ctx context.Context, o item.Object, r queue.Record) error
 
 func (f *follower) progress(s queue.Stats) {
 	c := f.files.Counts()
-	status := fmt.Sprintf("%d workers · %d waiting · %d in work · %d retrying · %d done · %d failed",
-		f.fleet.Running(), s.Waiting, s.Leased, s.Delayed, c.Done, c.Dead)
+	status := fmt.Sprintf("%s · %d waiting · %d in work · %d retrying · %d done · %d failed",
+		amount(f.fleet.Running(), "worker"), s.Waiting, s.Leased, s.Delayed, c.Done, c.Dead)
 	if c.Unchanged > 0 {
 		status += fmt.Sprintf(" · %d unchanged", c.Unchanged)
 	}

@@ -156,7 +156,7 @@ func TestWatchingPicksUpFilesAndUploads(t *testing.T) {
 	if url == nil {
 		t.Fatal("no address to upload to was printed")
 	}
-	resp, err := http.Post(url[1]+"by%20hand", "text/plain", strings.NewReader("three")) //nolint:noctx // bounded by the test
+	resp, err := http.Post(url[1]+"by%20hand", "text/plain", strings.NewReader("three"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -270,8 +270,8 @@ func (s *session) finish(interrupted, complete bool, failure error) error {
 		Items: c.Uploaded + c.Tracked, Done: c.Done, Dead: c.Dead, Skipped: c.Skipped + c.Unchanged, Refused: c.Refused,
 		PeakWorkers: s.fleet.Peak(), Seconds: time.Since(s.began).Seconds(),
 	}
-	s.console.Say("%d items: %d done, %d failed; %d skipped (%d unchanged), %d refused; at most %d workers; %.1f s",
-		sum.Items, sum.Done, sum.Dead, sum.Skipped, c.Unchanged, sum.Refused, sum.PeakWorkers, sum.Seconds)
+	s.console.Say("%s: %d done, %d failed; %d skipped (%d unchanged), %d refused; at most %s; %.1f s",
+		amount(sum.Items, "item"), sum.Done, sum.Dead, sum.Skipped, c.Unchanged, sum.Refused, amount(sum.PeakWorkers, "worker"), sum.Seconds)
 	if reports := s.files.Reports(); sum.Dead > 0 && reports != "" {
 		s.console.Say("reports of what failed: %s", reports)
 	}

@@ -11,9 +11,9 @@ import (
 
 // ReadDir reads pipelines from a directory of YAML files, each one ConfigMap as
 // it would be applied to a cluster: its name is the pipeline's, its data the
-// keys. Files that do not end in .yaml or .yml, and hidden ones, are left alone.
-// One file that can't be read fails the whole: a set with a hole in it would
-// delete a pipeline.
+// keys. Files that do not end in .yaml or .yml, hidden ones and other kinds of
+// objects are left alone. One file that can't be read fails the whole: a set
+// with a hole in it would delete a pipeline.
 func ReadDir(dir string) (map[string]map[string]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -42,8 +42,10 @@ func ReadDir(dir string) (map[string]map[string]string, error) {
 			return nil, fmt.Errorf("reading pipelines: %s: %w", path, err)
 		}
 		switch {
+		case m.Kind == "":
+			return nil, fmt.Errorf("reading pipelines: %s: kind is missing; a pipeline is a ConfigMap", path)
 		case m.Kind != "ConfigMap":
-			return nil, fmt.Errorf("reading pipelines: %s: kind is %q, not ConfigMap", path, m.Kind)
+			continue // a PodTemplate, say
 		case m.Metadata.Name == "":
 			return nil, fmt.Errorf("reading pipelines: %s: metadata.name is missing", path)
 		case from[m.Metadata.Name] != "":

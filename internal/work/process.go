@@ -7,8 +7,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"go.uber.org/zap"
 
@@ -29,11 +31,12 @@ var (
 // job is one leased item on its way through the worker.
 type job struct {
 	*Worker
-	lease    queue.Lease
+	lease    held
 	settings pipeline.Pipeline // in force when it was leased
 	fence    result.Fence
 	log      *zap.Logger
 	started  time.Time
+	stop     context.CancelCauseFunc // cuts the work short
 }
 
 // outcome is what became of a job; run is there if the command ran.
@@ -45,15 +48,16 @@ type outcome struct {
 
 // process works on one lease. ended is false when the item is no longer this
 // worker's, so that there is nothing to tell the queue.
-func (w *Worker) process(ctx context.Context, lease queue.Lease) (c queue.Completion, ended bool) {
+func (w *Worker) process(ctx context.Context, lease held) (c queue.Completion, ended bool) {
 	id := lease.Item.ID()
 	c = queue.Completion{ID: id, Token: lease.Token}
 	if ctx.Err() != nil {
 		c.Kind = queue.Release
 		return c, true
 	}
+	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	j := &job{
-		Worker: w, lease: lease, settings: w.settings, started: time.Now(),
+		Worker: w, lease: lease, settings: w.settings, started: time.Now(), stop: stop,
 		fence: result.FenceOf(lease.Item, lease.Token),
 		log: w.Log.With(obs.Label("item", string(id)), zap.Int("attempt", lease.Attempt), zap.Int("delivery", lease.Delivery),
 			obs.Trace(lease.Item.Traceparent)),
@@ -61,37 +65,14 @@ func (w *Worker) process(ctx context.Context, lease queue.Lease) (c queue.Comple
 	w.Metrics.busy.Set(1)
 	defer w.Metrics.busy.Set(0)
 
-	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	beating := make(chan struct{})
-	go func() { defer close(beating); j.heartbeat(work, stop) }()
-	drain := context.AfterFunc(ctx, func() {
-		t := time.NewTimer(w.Drain)
-		defer t.Stop()
-		select {
-		case <-t.C:
-			stop(errStopping)
-		case <-w.Kill:
-			stop(errStopping)
-		case <-work.Done():
-		}
-	})
-	o := j.run(work)
-	cause := context.Cause(work)
-	if cause == nil && o.run != nil && o.run.Cause == command.CauseCanceled {
-		cause = errStopping // killed before the drain noticed
-	}
-	if o.kind == queue.Bury || o.kind == queue.Defer && lease.Delivery >= j.settings.MaxDeliveries {
-		o.kind = queue.Bury
-		if cause == nil {
-			j.report(work, o)
-		}
-	}
+	var beside sync.WaitGroup
+	beside.Go(func() { j.heartbeat(work) })
+	beside.Go(func() { j.drain(ctx, work) })
+	o, cause := j.end(work)
 	stop(nil)
-	drain()
-	<-beating
+	beside.Wait()
 
 	c.Busy = time.Since(j.started)
-	w.Metrics.seconds.WithLabelValues(string(o.kind)).Observe(c.Busy.Seconds())
 	switch {
 	case errors.Is(cause, errLost) && o.kind != queue.Done:
 		w.Metrics.lost.Inc()
@@ -100,12 +81,55 @@ func (w *Worker) process(ctx context.Context, lease queue.Lease) (c queue.Comple
 	case errors.Is(cause, errStopping) && o.kind != queue.Done:
 		o = outcome{kind: queue.Release, reason: errStopping.Error()}
 	}
+	w.Metrics.seconds.WithLabelValues(string(o.kind)).Observe(c.Busy.Seconds())
 	c.Kind, c.Reason = o.kind, o.reason
 	if o.kind == queue.Retry || o.kind == queue.Defer {
 		c.Delay = jitter(j.settings.RetryBackoffMin, j.settings.RetryBackoffMax, max(lease.Attempt, lease.Delivery))
 	}
 	j.logOutcome(o, c)
 	return c, true
+}
+
+// drain stops the work some time after the worker was told to stop.
+func (j *job) drain(ctx, work context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-work.Done():
+		return
+	}
+	t := time.NewTimer(j.Drain)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		j.stop(errStopping)
+	case <-j.Kill:
+		j.stop(errStopping)
+	case <-work.Done():
+	}
+}
+
+// end does the work, up to the report of a dead letter. cause is there if the
+// work was cut short.
+func (j *job) end(work context.Context) (o outcome, cause error) {
+	o = j.run(work)
+	cause = context.Cause(work)
+	if cause == nil && o.run != nil && o.run.Cause == command.CauseCanceled {
+		cause = errStopping // killed before the drain noticed
+	}
+	if o.kind == queue.Defer && j.lease.Delivery >= j.settings.MaxDeliveries {
+		o.kind = queue.Bury
+	}
+	if o.kind == queue.Bury && cause == nil {
+		// Whoever has lost the lease must not report a failure of what another
+		// worker may have done by now.
+		if err := j.confirmBefore(work); err == nil {
+			j.report(work, o)
+		}
+		if errors.Is(context.Cause(work), errLost) {
+			cause = errLost
+		}
+	}
+	return o, cause
 }
 
 func (j *job) logOutcome(o outcome, c queue.Completion) {
@@ -123,61 +147,35 @@ func (j *job) logOutcome(o outcome, c queue.Completion) {
 	}
 }
 
-// heartbeat extends the lease until ctx is done, and cancels the work when the
-// lease is lost, or must be because the queue could not be told for so long.
-func (j *job) heartbeat(ctx context.Context, stop context.CancelCauseFunc) {
-	d := j.settings.LeaseDuration
-	tick := time.NewTicker(d / 3)
-	defer tick.Stop()
-	for last := time.Now(); ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		asked := time.Now()
-		held, err := j.confirm(ctx, d/3)
-		switch {
-		case err == nil && held:
-			last = asked
-		case err == nil:
-			stop(errLost)
-			return
-		case ctx.Err() == nil && time.Since(last) > d:
-			j.log.Warn("no heartbeat got through for a whole lease", zap.Error(err))
-			stop(errLost)
-			return
-		}
-	}
-}
-
-// confirm extends the lease and reports whether it is still held.
-func (j *job) confirm(ctx context.Context, timeout time.Duration) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	held := queue.Held{ID: j.lease.Item.ID(), Token: j.lease.Token}
-	lost, err := j.Queue.Extend(ctx, j.Name, j.settings.LeaseDuration, []queue.Held{held})
-	j.Reached(err)
-	return len(lost) == 0, err
-}
-
 // run does the work and says what became of it.
 func (j *job) run(ctx context.Context) outcome {
-	if j.lease.Delivery > j.settings.MaxDeliveries {
-		reason := fmt.Sprintf("worker-lost: handed out %d times without an end (a crash, possibly out of memory)", j.lease.Delivery-1)
-		if j.lease.Reason != "" {
-			reason += "; the last reason given was: " + j.lease.Reason
+	streaming := j.settings.IO == pipeline.Stream
+	// What stands under this name marks the set of results as complete.
+	target := j.settings.Results.Manifest(j.lease.Item.Object)
+	if streaming {
+		target = j.settings.Results.Expand(j.lease.Item.Object)
+		if err := j.checkName(target); err != nil {
+			return j.faulted("naming the result", err)
 		}
-		return outcome{kind: queue.Bury, reason: reason}
 	}
-	if limit := j.settings.MaxObjectSize; limit >= 0 && j.lease.Item.Size > limit {
+	// First of all: whatever else is wrong, an item whose results stand has not failed.
+	there, stands, err := j.before(ctx, target)
+	switch limit := j.settings.MaxObjectSize; {
+	case stands:
+		j.removeReport(ctx)
+		return outcome{kind: queue.Done, reason: "its results stood already"}
+	case j.lease.Delivery > j.settings.MaxDeliveries && !errors.Is(err, errFenced):
+		return outcome{kind: queue.Bury, reason: j.workerLost()}
+	case err != nil:
+		return j.faulted("looking for earlier results", err)
+	case limit >= 0 && j.lease.Item.Size > limit:
 		return outcome{kind: queue.Bury, reason: fmt.Sprintf("too-large: the object has %d bytes, more than max-object-size, %d", j.lease.Item.Size, limit)}
 	}
 	var o outcome
-	if j.settings.IO == pipeline.Stream {
-		o = j.stream(ctx)
+	if streaming {
+		o = j.stream(ctx, target, there)
 	} else {
-		o = j.files(ctx)
+		o = j.files(ctx, target)
 	}
 	if o.kind == queue.Done && ctx.Err() == nil {
 		j.removeReport(ctx)
@@ -185,9 +183,17 @@ func (j *job) run(ctx context.Context) outcome {
 	return o
 }
 
+func (j *job) workerLost() string {
+	reason := fmt.Sprintf("worker-lost: handed out %d times without an end (a crash, possibly out of memory)", j.lease.Delivery-1)
+	if j.lease.Reason != "" {
+		reason += "; the last reason given was: " + j.lease.Reason
+	}
+	return oneLine(reason)
+}
+
 // ranWith classifies the end of a command that was not a success.
 func (j *job) ranWith(r command.Result) outcome {
-	o := outcome{run: &r, reason: r.Reason()}
+	o := outcome{run: &r, reason: oneLine(r.Reason())}
 	if errors.Is(r.Err, command.ErrHeld) { // the command's doing, not ours
 		o.kind = j.failed()
 		return o
@@ -228,12 +234,14 @@ func (j *job) faulted(doing string, err error) outcome {
 		o.kind = queue.Bury
 		o.reason = oneLine(p.Error())
 	case errors.Is(err, errFenced):
-		o.kind, o.reason = queue.Skip, "superseded: newer results stand"
+		o.kind, o.reason = queue.Skip, "superseded: results of a newer generation or run stand"
 	case errors.Is(err, errGone):
 		o.kind, o.reason = queue.Skip, "gone: this generation no longer exists"
 	case errors.Is(err, bucket.ErrDenied):
 		o.reason = "denied: " + o.reason
-	case errors.Is(err, syscall.ENOSPC):
+	case errors.Is(err, errNoOutput):
+		o.kind, o.reason = j.failed(), oneLine("no-output: "+err.Error())
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		// Nothing else is in the work directory, so waiting would not help.
 		o.kind, o.reason = j.failed(), "no-space: "+o.reason
 	}
@@ -246,9 +254,10 @@ type permanentError struct{ text string }
 func (e *permanentError) Error() string { return e.text }
 
 // jitter returns a delay between low and an end that doubles with each try, up
-// to high: exponential backoff with full jitter.
+// to high: exponential backoff with full jitter. With a low of zero the doubling
+// starts at a second.
 func jitter(low, high time.Duration, try int) time.Duration {
-	end := low
+	end := min(high, max(low, time.Second))
 	for range min(try, 40) {
 		if end = min(high, 2*end); end == high {
 			break
@@ -260,10 +269,20 @@ func jitter(low, high time.Duration, try int) time.Duration {
 	return low + rand.N(end-low)
 }
 
-// oneLine makes a reason fit for a log line and a table.
+// oneLine makes a reason fit for a log line and a table, whatever an object's
+// name in it contains.
 func oneLine(s string) string {
 	const most = 1000
-	s = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "�"), func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	s = strings.Join(strings.Fields(s), " ")
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + "..."
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"strings"
 
 	"tidemill/internal/bucket"
@@ -15,12 +14,20 @@ import (
 )
 
 var (
-	errFenced = errors.New("a newer holder's results stand")
+	errFenced = errors.New("results of a newer generation or run stand")
+	// errOutrun is not the same: what a later holder wrote of this very item need
+	// not be complete, so that the item must not be taken for superseded.
+	errOutrun = errors.New("a later holder of this item has written there")
 	errGone   = errors.New("the object is gone")
 )
 
-// most manifests are far smaller; anything larger is not one of ours.
-const maxManifest = 64 << 20
+const (
+	// Manifests are far smaller, but for sets of a million files.
+	maxManifest = 512 << 20
+
+	metaKind   = "tidemill-kind"
+	kindReport = "failure-report"
+)
 
 // opener gives a result's content afresh, so that a write can be tried again.
 type opener func() (r io.ReadCloser, size int64, err error)
@@ -32,7 +39,8 @@ type standing struct {
 }
 
 // look reads what stands at l and holds it against this job's fence: errFenced
-// if it is newer, a permanent error if it is another object's or not ours at all.
+// or errOutrun if it is newer, a permanent error if it is another object's or not
+// ours at all.
 func (j *job) look(ctx context.Context, l result.Location) (standing, error) {
 	attrs, err := j.Store.Stat(ctx, l.Bucket, l.Name)
 	if errors.Is(err, bucket.ErrNotExist) {
@@ -47,31 +55,57 @@ func (j *job) look(ctx context.Context, l result.Location) (standing, error) {
 		return standing{}, &permanentError{fmt.Sprintf("result-collision: %s exists and was not written by Tidemill", l)}
 	case f.Source != j.fence.Source:
 		return standing{}, &permanentError{fmt.Sprintf("result-collision: %s is a result of gs://%s", l, f.Source)}
-	case j.fence.Less(f):
-		return standing{Attrs: attrs, fence: f}, errFenced
 	}
-	return standing{Attrs: attrs, fence: f}, nil
+	there := standing{Attrs: attrs, fence: f}
+	switch {
+	case !j.fence.Less(f):
+		return there, nil
+	case there.sameWork(j.fence):
+		return there, errOutrun
+	}
+	return there, errFenced
 }
 
-// put writes one object under the fence. It first supposes that nothing stands
-// there, which is the common case and saves a round trip.
-func (j *job) put(ctx context.Context, l result.Location, contentType string, extra map[string]string, open opener) (bucket.Attrs, error) {
+// sameWork reports whether what stands there comes from the generation and run
+// of f, whoever held the lease.
+func (s standing) sameWork(f result.Fence) bool {
+	return s.Generation != 0 && s.fence.Generation == f.Generation && s.fence.Run == f.Run
+}
+
+// write is one object to be put under the fence.
+type write struct {
+	result.Location
+	contentType string
+	kind        string // empty for a result
+	open        opener
+	// replacing is called with what the write is about to replace; it may be nil.
+	replacing func(context.Context, standing) error
+}
+
+// put first supposes that nothing stands there, which is the common case and
+// saves a round trip.
+func (j *job) put(ctx context.Context, w write) (bucket.Attrs, error) {
 	meta := j.fence.Metadata()
-	maps.Copy(meta, extra)
+	if w.kind != "" {
+		meta[metaKind] = w.kind
+	}
 	replaces := int64(0)
 	for try := 0; ; try++ {
-		r, size, err := open()
+		r, size, err := w.open()
 		if err != nil {
 			return bucket.Attrs{}, err
 		}
-		attrs, err := j.Store.Put(ctx, l.Bucket, l.Name, r, bucket.PutOptions{
-			Replaces: replaces, ContentType: contentType, Metadata: meta, Size: size,
+		attrs, err := j.Store.Put(ctx, w.Bucket, w.Name, r, bucket.PutOptions{
+			Replaces: replaces, ContentType: w.contentType, Metadata: meta, Size: size,
 		})
 		_ = r.Close() // it was only read
 		if !errors.Is(err, bucket.ErrPrecondition) || try == 4 {
 			return attrs, err
 		}
-		there, err := j.look(ctx, l)
+		there, err := j.look(ctx, w.Location)
+		if err == nil && there.Generation != 0 && w.replacing != nil {
+			err = w.replacing(ctx, there)
+		}
 		if err != nil {
 			return bucket.Attrs{}, err
 		}
@@ -84,23 +118,18 @@ func (j *job) checkName(l result.Location) error {
 	if err := item.CheckName(l.Name); err != nil {
 		return &permanentError{fmt.Sprintf("result-name: %.200q: %v", l.Name, err)}
 	}
-	manifest := j.settings.Results.Manifest(j.lease.Item.Object)
-	reserved := manifest.Name[:strings.LastIndex(manifest.Name, result.Reserved)+len(result.Reserved)+1]
-	if l.Bucket == manifest.Bucket && strings.HasPrefix(l.Name, reserved) {
+	reserved := j.settings.Results.ReservedFolder(j.lease.Item.Bucket)
+	if l.Bucket == reserved.Bucket && strings.HasPrefix(l.Name, reserved.Name) {
 		return &permanentError{fmt.Sprintf("result-collision: %.200q is in the reserved folder %s", l.Name, reserved)}
 	}
 	return nil
 }
 
-// before looks at what marks the result set as complete. done means that it is
+// before looks at what marks the result set as complete. stands means that it is
 // this very generation's and run's, so that there is nothing left to do.
-func (j *job) before(ctx context.Context, l result.Location) (there standing, done bool, err error) {
+func (j *job) before(ctx context.Context, l result.Location) (there standing, stands bool, err error) {
 	there, err = j.look(ctx, l)
-	same := there.fence.Generation == j.fence.Generation && there.fence.Run == j.fence.Run
-	if errors.Is(err, errFenced) && same {
-		err = nil // a later holder of the same run has finished already
-	}
-	return there, err == nil && there.Generation != 0 && same, err
+	return there, there.sameWork(j.fence), err
 }
 
 func (j *job) readManifest(ctx context.Context, l result.Location, generation int64) (result.Manifest, error) {

@@ -37,20 +37,31 @@ func (j *job) report(ctx context.Context, o outcome) {
 		}
 	}
 	l := j.settings.Failures.Report(it.Object)
-	if _, err := j.put(ctx, l, "application/json", nil, asJSON(r)); err != nil && !errors.Is(err, errFenced) {
+	_, err := j.put(ctx, write{Location: l, contentType: "application/json", kind: kindReport, open: asJSON(r)})
+	if err != nil && !errors.Is(err, errFenced) && !errors.Is(err, errOutrun) {
 		j.log.Error("could not write the failure report; the reason stands in the queue", zap.Stringer("url", l), zap.Error(err))
 	}
 }
 
 // removeReport removes the report of an earlier failure, now that results stand.
+// That of a later holder of the same generation and run goes, too: these results
+// are what it could not make.
 func (j *job) removeReport(ctx context.Context) {
 	l := j.settings.Failures.Report(j.lease.Item.Object)
 	there, err := j.look(ctx, l)
-	if err == nil && there.Generation != 0 {
+	var foreign *permanentError
+	switch {
+	case errors.Is(err, errFenced), errors.As(err, &foreign):
+		return
+	case err == nil && there.Generation == 0:
+		return
+	case err == nil, errors.Is(err, errOutrun):
+		if there.Metadata[metaKind] != kindReport {
+			return // templates can give a result and a report the same name
+		}
 		err = j.Store.Delete(ctx, l.Bucket, l.Name, there.Generation)
 	}
-	var foreign *permanentError
-	if err != nil && !errors.Is(err, errFenced) && !errors.As(err, &foreign) && !errors.Is(err, bucket.ErrPrecondition) {
+	if err != nil && !errors.Is(err, bucket.ErrPrecondition) {
 		j.log.Warn("could not remove an earlier failure report", zap.Stringer("url", l), zap.Error(err))
 	}
 }

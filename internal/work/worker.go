@@ -19,6 +19,9 @@ import (
 const (
 	callTimeout  = 15 * time.Second // one call to the queue
 	idleFallback = 10 * time.Second // a lost wake-up costs at most this, plus jitter
+	// farewell is how long a worker that stops goes on trying to tell the queue
+	// how its last item ended.
+	farewell = 10 * time.Second
 )
 
 // Config is what a worker works with. All fields are required unless they say
@@ -33,7 +36,7 @@ type Config struct {
 	WorkDir  string // an existing directory for inputs and outputs of io "files"
 	// Drain is how long an item may go on after the worker was told to stop.
 	Drain time.Duration
-	// Kill, once closed, ends the command at once. It may be nil.
+	// Kill, once closed, ends the command at once, and Run soon after. It may be nil.
 	Kill    <-chan struct{}
 	Log     *zap.Logger
 	Metrics *Metrics
@@ -70,23 +73,30 @@ func New(c Config) (*Worker, error) {
 // after an orderly stop, with every lease finished or released, and an error
 // when the queue could not be told about the last one.
 func (w *Worker) Run(ctx context.Context) error {
+	ctx, cancel := w.untilKilled(ctx)
+	defer cancel()
 	if err := w.awaitSettings(ctx); err != nil {
 		return nil //nolint:nilerr // stopped before there was anything to do
 	}
 	var done []queue.Completion
+	var until time.Time // once the worker stops: when to give the queue up
 	backoff := newBackoff()
 	for {
-		want := 1
+		call, timeout := queue.Turn{Worker: w.Name, Completions: done, Want: 1, Lease: w.settings.LeaseDuration}, callTimeout
 		if ctx.Err() != nil {
-			want = 0
+			if len(done) == 0 {
+				break
+			}
+			if until.IsZero() {
+				until = time.Now().Add(farewell)
+			}
+			call.Want, timeout = 0, max(time.Second, min(callTimeout, time.Until(until)))
 		}
-		if want == 0 && len(done) == 0 {
-			break
-		}
-		turned, err := w.turn(ctx, done, want)
+		asked := time.Now()
+		turned, err := w.turn(ctx, call, timeout)
 		if err != nil {
 			w.Log.Warn("the queue did not answer; trying again", zap.Error(err), zap.Int("unacknowledged", len(done)))
-			if !backoff.wait(ctx) && backoff.tries > 5 {
+			if !backoff.wait(ctx) && !until.IsZero() && !w.pause(until) {
 				return fmt.Errorf("stopping with %d items not acknowledged: %w", len(done), err)
 			}
 			continue
@@ -94,10 +104,10 @@ func (w *Worker) Run(ctx context.Context) error {
 		backoff.reset()
 		w.logVerdicts(done, turned.Verdicts)
 		done = nil
-		w.reloadSettings(ctx, turned.Revision)
+		w.reloadSettings(ctx, turned)
 		w.setReady(!turned.Barred)
 		for _, lease := range turned.Leases {
-			if c, ended := w.process(ctx, lease); ended {
+			if c, ended := w.process(ctx, held{Lease: lease, asked: asked, period: call.Lease}); ended {
 				done = append(done, c)
 			}
 		}
@@ -113,14 +123,41 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-func (w *Worker) turn(ctx context.Context, done []queue.Completion, want int) (queue.Turned, error) {
-	// A turn that is under way when the worker is told to stop must be answered,
-	// or what it leased would be lost until the lease expires.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+// untilKilled makes Kill stop the whole loop: a worker that only ended its
+// commands would go on to lease, and release at once, one item after another.
+func (w *Worker) untilKilled(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-w.Kill:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// turn is one call. One that is under way when the worker is told to stop must
+// be answered, or what it leased would be lost until the lease expires.
+func (w *Worker) turn(ctx context.Context, t queue.Turn, timeout time.Duration) (queue.Turned, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	turned, err := w.Queue.Turn(ctx, queue.Turn{Worker: w.Name, Completions: done, Want: want, Lease: w.settings.LeaseDuration})
+	turned, err := w.Queue.Turn(ctx, t)
 	w.Reached(err)
 	return turned, err
+}
+
+// pause waits a little, and reports whether to try again: not after until, and
+// not when the worker is killed.
+func (w *Worker) pause(until time.Time) bool {
+	t := time.NewTimer(100*time.Millisecond + rand.N(200*time.Millisecond))
+	defer t.Stop()
+	select {
+	case <-w.Kill:
+		return false
+	case <-t.C:
+		return time.Now().Before(until)
+	}
 }
 
 func (w *Worker) idle(ctx context.Context) {
@@ -157,13 +194,14 @@ func (w *Worker) logVerdicts(done []queue.Completion, verdicts []queue.Verdict) 
 // awaitSettings returns once accepted settings of this pipeline are known.
 func (w *Worker) awaitSettings(ctx context.Context) error {
 	backoff := newBackoff()
-	for told := false; ; told = true {
-		err := w.loadSettings(ctx)
+	for told := ""; ; {
+		err := w.loadSettings(ctx, callTimeout)
 		if err == nil {
 			return nil
 		}
-		if !told {
-			w.Log.Info("waiting for accepted settings", zap.Error(err))
+		if text := err.Error(); text != told && ctx.Err() == nil {
+			w.Log.Warn("waiting for accepted settings", zap.Error(err))
+			told = text
 		}
 		if !backoff.wait(ctx) {
 			return err
@@ -171,17 +209,24 @@ func (w *Worker) awaitSettings(ctx context.Context) error {
 	}
 }
 
-func (w *Worker) reloadSettings(ctx context.Context, revision int64) {
-	if revision == w.revision || revision == 0 {
+// reloadSettings gets the settings that the queue's answer speaks of, if they
+// are others than those in force. A lease that came with it is not yet extended
+// by anyone, so that little time may be spent.
+func (w *Worker) reloadSettings(ctx context.Context, t queue.Turned) {
+	if t.Revision == w.revision || t.Revision == 0 {
 		return
 	}
-	if err := w.loadSettings(ctx); err != nil && ctx.Err() == nil {
+	timeout := callTimeout
+	if len(t.Leases) > 0 {
+		timeout = min(timeout, w.settings.LeaseDuration/3)
+	}
+	if err := w.loadSettings(ctx, timeout); err != nil && ctx.Err() == nil {
 		w.Log.Warn("keeping the settings in force", zap.Int64("revision", w.revision), zap.Error(err))
 	}
 }
 
-func (w *Worker) loadSettings(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (w *Worker) loadSettings(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	accepted, err := w.Settings.Settings(ctx)
 	w.Reached(err)
@@ -212,16 +257,11 @@ func newBackoff() *backoff { return &backoff{} }
 
 func (b *backoff) reset() { b.tries = 0 }
 
-// wait reports whether it waited to the end; false means that ctx is done, and
-// then it waits a tenth, so that a caller who goes on does not spin.
+// wait reports whether it waited to the end; false means that ctx is done.
 func (b *backoff) wait(ctx context.Context) bool {
 	d := min(5*time.Second, 100*time.Millisecond<<min(b.tries, 6))
 	d = d/2 + rand.N(d/2)
 	b.tries++
-	if ctx.Err() != nil {
-		time.Sleep(d / 10)
-		return false
-	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sync/semaphore"
 
 	"tidemill/internal/bucket"
@@ -62,14 +63,15 @@ type Options struct {
 	Log     func(line string)
 	Refused func(rel string, reason error)
 
-	timing timing
+	tuning tuning
 }
 
-// timing holds what only tests change.
-type timing struct {
+// tuning holds what only tests change.
+type tuning struct {
 	quiet    time.Duration // how long a file must not change before it is read
 	patience time.Duration // after which a file that never rests is refused, unless watching
 	poll     time.Duration // between scans where the system can't watch the folder
+	watch    func() (*fsnotify.Watcher, error)
 }
 
 // Counts says what became of files and objects in this run.
@@ -161,7 +163,7 @@ func Open(o Options) (*Files, error) {
 		key:     hex.EncodeToString(sum[:16]),
 		slots:   semaphore.NewWeighted(int64(o.MaxFiles)),
 		bytes:   semaphore.NewWeighted(o.MaxBytes),
-		quiet:   newQuiet(o.timing.quiet),
+		quiet:   newQuiet(o.tuning.quiet),
 		scans:   newScans(),
 		known:   map[string]*record{},
 		busy:    map[string]bool{},
@@ -199,14 +201,17 @@ func defaults(o *Options) {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = 512 << 20
 	}
-	if o.timing.quiet <= 0 {
-		o.timing.quiet = 200 * time.Millisecond
+	if o.tuning.quiet <= 0 {
+		o.tuning.quiet = 200 * time.Millisecond
 	}
-	if o.timing.patience <= 0 {
-		o.timing.patience = time.Minute
+	if o.tuning.patience <= 0 {
+		o.tuning.patience = time.Minute
 	}
-	if o.timing.poll <= 0 {
-		o.timing.poll = 5 * time.Second
+	if o.tuning.poll <= 0 {
+		o.tuning.poll = 5 * time.Second
+	}
+	if o.tuning.watch == nil {
+		o.tuning.watch = fsnotify.NewWatcher
 	}
 	if o.Log == nil {
 		o.Log = func(string) {}

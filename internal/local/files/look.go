@@ -43,7 +43,7 @@ func (f *Files) look(ctx context.Context, j job, watch bool) error {
 			return nil
 		}
 	}
-	if j.at != at && !at.rests(time.Now(), f.o.timing.quiet) {
+	if j.at != at && !at.rests(time.Now(), f.o.tuning.quiet) {
 		f.postpone(j.rel, at, watch)
 		return nil
 	}
@@ -174,8 +174,8 @@ func (f *Files) postpone(rel string, at fingerprint, watch bool) {
 	}
 	since := time.Since(r.restive)
 	f.mu.Unlock()
-	if !watch && since > f.o.timing.patience {
-		f.refuse(rel, at, fmt.Errorf("%w: it was not at rest for %s", errRestless, f.o.timing.patience))
+	if !watch && since > f.o.tuning.patience {
+		f.refuse(rel, at, fmt.Errorf("%w: it was not at rest for %s", errRestless, f.o.tuning.patience))
 		return
 	}
 	f.quiet.again(job{rel: rel, at: at})

@@ -2,9 +2,11 @@ package files
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -314,5 +316,41 @@ func TestWithoutOut(t *testing.T) {
 	}
 	if _, err := os.Stat(r.out); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("OUT was made: %v", err)
+	}
+}
+
+func TestConcurrentEnds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	o := r.options(ModeFiles)
+	want := map[string]string{}
+	for i := range 24 {
+		name := fmt.Sprintf("%d/%d", i%3, i)
+		r.write(name, name)
+		want[name+"/copy"] = name
+	}
+	f := r.open(o)
+	must(t, f.Run(t.Context(), false))
+	var group sync.WaitGroup
+	for _, obj := range f.Outstanding() {
+		r.publish(o, obj, map[string]string{"copy": strings.TrimPrefix(obj.Name, "uploads/")})
+		for range 2 { // told twice
+			group.Go(func() {
+				if err := f.Done(t.Context(), obj); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	group.Wait()
+	if diff := cmp.Diff(Counts{Uploaded: 24, Done: 24}, f.Counts()); diff != "" {
+		t.Error(diff)
+	}
+	r.close(f)
+	if diff := cmp.Diff(want, r.results()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(Counts{Unchanged: 24}, r.process(o)); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -135,7 +135,7 @@ func TestWhatIsNoFile(t *testing.T) {
 	defer listener.Close()
 
 	o := r.options(ModeStream)
-	o.timing.patience = 200 * time.Millisecond
+	o.tuning.patience = 200 * time.Millisecond
 	c := r.process(o)
 	want := map[string]string{"real": "r", "to a file": "linked", "folder/in it": "f", "not a socket": "s", "earlier result": "e"}
 	if diff := cmp.Diff(want, r.results()); diff != "" {

@@ -85,7 +85,7 @@ func (r *rig) options(mode Mode) Options {
 			}
 			r.refused[rel] = reason.Error()
 		},
-		timing: timing{quiet: 10 * time.Millisecond},
+		tuning: tuning{quiet: 10 * time.Millisecond},
 	}
 }
 

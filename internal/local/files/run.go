@@ -72,7 +72,7 @@ func (f *Files) work(ctx context.Context, jobs <-chan job, watch bool) error {
 
 // watch scans IN, and then whatever needs to be scanned again.
 func (f *Files) watch(ctx context.Context, jobs chan<- job) error {
-	w := newWatcher(f.o.Log)
+	w := newWatcher(f.o.tuning.watch, f.o.Log)
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
@@ -89,7 +89,7 @@ func (f *Files) watch(ctx context.Context, jobs chan<- job) error {
 		return ended(ctx, err)
 	}
 	f.scanOnce.Do(func() { close(f.scanned) })
-	poll := time.NewTicker(f.o.timing.poll)
+	poll := time.NewTicker(f.o.tuning.poll)
 	defer poll.Stop()
 	for {
 		select {

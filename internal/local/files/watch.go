@@ -26,10 +26,10 @@ type watcher struct {
 	blind chan struct{}
 }
 
-func newWatcher(log func(string)) *watcher {
+func newWatcher(start func() (*fsnotify.Watcher, error), log func(string)) *watcher {
 	w := &watcher{log: log, folders: map[string]bool{}, blind: make(chan struct{})}
 	var err error
-	if w.notify, err = fsnotify.NewWatcher(); err != nil {
+	if w.notify, err = start(); err != nil {
 		w.giveUp(err)
 	}
 	return w

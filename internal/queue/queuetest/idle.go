@@ -19,6 +19,7 @@ func idleCases() []testCase {
 		{"32 a worker that left is not woken", Options{}, leftIsNotWoken},
 		{"33 the last to go idle is woken first", Options{}, lastIdleFirst},
 		{"33 many idle workers, one wake per item", Options{}, oneWakePerItem},
+		{"33 a turn uses up its worker's wake-up", Options{}, turnUsesWake},
 		{"33 retries, releases and lost leases wake, too", Options{}, returnsWake},
 		{"33 the scaler is woken", Options{}, scalerWoken},
 		{"33 a late heartbeat leaves its worker registered", Options{}, lateHeartbeat},
@@ -142,6 +143,14 @@ func oneWakePerItem(e *env) {
 		e.lease(fmt.Sprintf("w%03d", i), long)
 	}
 	e.wantDepths(depths{Waiting: workers, Leased: workers, Holders: workers})
+}
+
+func turnUsesWake(e *env) {
+	e.wantNothing("w")
+	e.enqueue(thing(1)) // wakes w, which happens to call first
+	e.finish("w", ended(e.lease("w", long), queue.Done))
+	e.wantNothing("w")
+	e.wantAsleep("w")
 }
 
 func returnsWake(e *env) {

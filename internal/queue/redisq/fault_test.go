@@ -63,6 +63,9 @@ func TestCase26MemoryFull(t *testing.T) {
 			t.Errorf("%s: %v, want ErrFull: %v", name, err, wantFull)
 		}
 	}
+	if _, err := w.server.Queue("empty").Turn(t.Context(), queue.Turn{Worker: "w", Want: 1, Lease: long}); err != nil {
+		t.Errorf("Turn on an empty queue: %v", err)
+	}
 	w.wantDepths(34, 1, 2, 1, 1) // what was leased, one taken, one released and one lost come back
 	if s := w.stats(); s.Counters.Expired != 1 || s.Counters.Done != 1 || s.Counters.Enqueued != 40 {
 		t.Errorf("counters %+v", s.Counters)
