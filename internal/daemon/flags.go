@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -58,16 +59,27 @@ func Main(c *cobra.Command, stderr io.Writer) int {
 		return ExitOK
 	}
 	exit := &Exit{Code: ExitError, Err: err}
-	if !errors.As(err, &exit) && strings.HasPrefix(err.Error(), "unknown command") {
-		exit.Code = ExitUsage // cobra's own, which has no type
+	if !errors.As(err, &exit) && cobraUsage(err) {
+		exit.Code = ExitUsage
 	}
 	if exit.Err != nil {
-		_, _ = fmt.Fprintf(stderr, "%s: %v\n", cmd.CommandPath(), exit.Err)
+		_, _ = fmt.Fprintf(stderr, "%s: %v\n", cmd.CommandPath(), err)
 	}
 	if exit.Code == ExitUsage {
 		_, _ = fmt.Fprintf(stderr, "Try '%s --help'.\n", cmd.CommandPath())
 	}
 	return exit.Code
+}
+
+// cobraUsage recognizes cobra's own errors in how a command was called, which
+// have no type.
+func cobraUsage(err error) bool {
+	for _, start := range []string{"unknown command ", "accepts ", "requires at least ", "required flag", "invalid argument "} {
+		if strings.HasPrefix(err.Error(), start) {
+			return true
+		}
+	}
+	return false
 }
 
 // Env gives a flag that was not set on the command line the value of an
@@ -146,6 +158,7 @@ func (c *Common) Logger(service string) (*zap.Logger, error) {
 	if err != nil {
 		return nil, Usage(err)
 	}
+	redisq.RouteLogs(func(line string) { log.Debug(line, zap.String("from", "redis client")) })
 	return log, nil
 }
 
@@ -159,7 +172,7 @@ func (c *Common) Redis(ctx context.Context) (*redisq.Server, error) {
 }
 
 // Signals returns a context that is done at the first SIGTERM or SIGINT, and a
-// channel that closes at the second.
+// channel that closes at the second. stop may be called twice.
 func Signals(parent context.Context) (ctx context.Context, second <-chan struct{}, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	ch := make(chan os.Signal, 2)
@@ -179,7 +192,7 @@ func Signals(parent context.Context) (ctx context.Context, second <-chan struct{
 		case <-done:
 		}
 	}()
-	return ctx, again, func() { signal.Stop(ch); close(done); cancel() }
+	return ctx, again, sync.OnceFunc(func() { signal.Stop(ch); close(done); cancel() })
 }
 
 // CheckProgram makes sure that a command can be started at all, before any item

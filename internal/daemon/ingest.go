@@ -82,17 +82,19 @@ func Bridge(ctx context.Context, b *ingest.Bridge, s gcp.Subscription, log *zap.
 	inner, cancel := context.WithCancel(ctx)
 	defer func() { cancel(); <-following }()
 	go func() { defer close(following); b.FollowSettings(inner) }()
-	// What still waits for the queue when receiving stops goes back to Pub/Sub.
-	closing := context.AfterFunc(ctx, func() {
+	// What still waits for the queue some time after the stop was asked for goes
+	// back to Pub/Sub.
+	received := make(chan struct{})
+	defer close(received)
+	defer context.AfterFunc(ctx, func() {
 		t := time.NewTimer(returnAfter)
 		defer t.Stop()
 		select {
 		case <-t.C:
 			b.Close()
-		case <-inner.Done():
+		case <-received:
 		}
-	})
-	defer closing()
+	})()
 	log.Info("receiving", zap.String("subscription", s.Name))
 	began()
 	err := gcp.Receive(ctx, s, func(ctx context.Context, m gcp.Message) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,10 @@ import (
 	"tidemill/internal/obs"
 	"tidemill/internal/work"
 )
+
+// commandGrace is what a command has between SIGTERM and SIGKILL. The help of
+// --drain speaks of it.
+const commandGrace = 10 * time.Second
 
 // Worker are a worker's flags.
 type Worker struct {
@@ -39,12 +44,14 @@ func (w *Worker) Flags(cmd *cobra.Command, env *Env) {
 	f.StringVar(&w.Pipeline, "pipeline", "", "the pipeline to work for (required)")
 	f.StringVar(&w.Name, "name", "", "unique name of this worker; by default the host name, which is a pod's name")
 	f.StringVar(&w.WorkDir, "work-dir", filepath.Join(os.TempDir(), "tidemill"), "where inputs and outputs of io \"files\" are kept while an item is worked on")
-	f.DurationVar(&w.Drain, "drain", 20*time.Second, "how long the item in hand may go on after SIGTERM; keep it some seconds below the pod's grace period")
+	f.DurationVar(&w.Drain, "drain", 20*time.Second, "how long the item in hand may go on after SIGTERM, before its command gets SIGTERM, and 10 s later SIGKILL; keep it 15 s below the pod's grace period")
 	env.Bind("pipeline", "TIDEMILL_PIPELINE")
 	env.Bind("name", "TIDEMILL_WORKER")
 	env.Bind("work-dir", "TIDEMILL_WORK_DIR")
 	env.Bind("drain", "TIDEMILL_DRAIN")
 }
+
+var nameRule = regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9_.]{0,252}$`)
 
 // Run works until ctx is done.
 func (w *Worker) Run(ctx context.Context) error {
@@ -61,12 +68,16 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		w.Name = host
 	}
+	// It becomes the name of a directory, which is emptied.
+	if !nameRule.MatchString(w.Name) {
+		return Usage(fmt.Errorf("--name %q: a worker's name has at most 253 letters, digits, '-', '_' and '.', and begins with a letter or digit", w.Name))
+	}
 	if err := os.MkdirAll(w.WorkDir, 0o700); err != nil {
 		return fmt.Errorf("--work-dir: %w", err)
 	}
 	// A directory of its own: others may share the parent, and what an earlier
 	// life of this worker left behind can go.
-	dir := filepath.Join(w.WorkDir, filepath.Base(w.Name))
+	dir := filepath.Join(w.WorkDir, w.Name)
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("--work-dir: %w", err)
 	}
@@ -106,7 +117,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	loop, err := work.New(work.Config{
 		Name: w.Name, Pipeline: w.Pipeline, Queue: server.Queue(w.Pipeline), Settings: server, Store: store,
 		WorkDir: dir, Drain: w.Drain, Kill: w.Kill, Log: log, Metrics: metrics,
-		Command: command.Spec{Argv: w.Argv, Grace: 10 * time.Second, Log: func(stream, line string) {
+		Command: command.Spec{Argv: w.Argv, Grace: commandGrace, Log: func(stream, line string) {
 			log.Info(line, obs.Label("pipeline", w.Pipeline), obs.Label("worker", w.Name), zap.String("stream", stream))
 		}},
 		Ready: func(ready bool) {

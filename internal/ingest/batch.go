@@ -16,7 +16,10 @@ import (
 // batches grow with the load and a lone event does not wait.
 const maxBatch = 500
 
-var errClosed = errors.New("ingest is stopping")
+var (
+	errClosed     = errors.New("ingest is stopping")
+	errNoSettings = errors.New("none have ever been accepted")
+)
 
 type request struct {
 	item item.Item
@@ -40,7 +43,7 @@ func (t *batcher) add(ctx context.Context, it item.Item) (queue.Added, error) {
 	r := request{item: it, done: make(chan answer, 1)}
 	select {
 	case t.in <- r:
-	case <-t.bridge.closed:
+	case <-t.bridge.life.Done():
 		return 0, errClosed
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
@@ -55,7 +58,7 @@ func (t *batcher) run() {
 		select {
 		case r := <-t.in:
 			batch = append(batch, r)
-		case <-t.bridge.closed:
+		case <-t.bridge.life.Done():
 			return
 		}
 	more:
@@ -78,11 +81,13 @@ func (t *batcher) enqueue(batch []request) {
 		items[i] = r.item
 	}
 	for try := 0; ; try++ {
-		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		ctx, cancel := context.WithTimeout(t.bridge.life, callTimeout)
 		began := time.Now()
 		added, err := t.queue.Enqueue(ctx, items)
 		cancel()
-		t.bridge.Reached(err)
+		if err == nil || t.bridge.life.Err() == nil { // a call that Close cut short says nothing
+			t.bridge.Reached(err)
+		}
 		if err == nil {
 			t.bridge.Metrics.enqueueSeconds.Observe(time.Since(began).Seconds())
 			for i, r := range batch {
@@ -96,7 +101,7 @@ func (t *batcher) enqueue(batch []request) {
 		d := min(5*time.Second, 100*time.Millisecond<<min(try, 6))
 		timer := time.NewTimer(d/2 + rand.N(d/2))
 		select {
-		case <-t.bridge.closed:
+		case <-t.bridge.life.Done():
 			timer.Stop()
 			for _, r := range batch {
 				r.done <- answer{err: errClosed}

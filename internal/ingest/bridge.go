@@ -40,10 +40,10 @@ type Bridge struct {
 	Config
 	routes   atomic.Pointer[routes]
 	mu       sync.Mutex
-	batchers map[string]*batcher
-	closed   chan struct{} // ends the batchers
-	close    sync.Once
+	batchers map[string]*batcher // nil once the bridge is closed
 	running  sync.WaitGroup
+	life     context.Context //nolint:containedctx // the bridge's, over many calls
+	end      context.CancelFunc
 }
 
 type routes struct {
@@ -56,7 +56,8 @@ func New(c Config) *Bridge {
 	if c.Reached == nil {
 		c.Reached = func(error) {}
 	}
-	return &Bridge{Config: c, batchers: map[string]*batcher{}, closed: make(chan struct{})}
+	life, end := context.WithCancel(context.Background())
+	return &Bridge{Config: c, batchers: map[string]*batcher{}, life: life, end: end}
 }
 
 // AwaitSettings returns once a complete accepted set of settings has been read.
@@ -65,13 +66,17 @@ func New(c Config) *Bridge {
 func (b *Bridge) AwaitSettings(ctx context.Context) error {
 	t := time.NewTicker(settingsEvery)
 	defer t.Stop()
-	for told := false; ; told = true {
+	for told := ""; ; {
 		err := b.readSettings(ctx)
 		if err == nil && b.routes.Load() != nil {
 			return nil
 		}
-		if !told {
-			b.Log.Info("waiting for accepted settings; the scaler writes them", zap.Error(err))
+		if err == nil {
+			err = errNoSettings
+		}
+		if text := err.Error(); text != told && ctx.Err() == nil {
+			b.Log.Warn("waiting for accepted settings; the scaler writes them", zap.Error(err))
+			told = text
 		}
 		select {
 		case <-ctx.Done():
@@ -141,14 +146,23 @@ func (b *Bridge) Handle(ctx context.Context, id string, attributes map[string]st
 		b.Metrics.events.WithLabelValues("placeholder").Inc()
 		return true
 	}
-	name, ok := b.routes.Load().set.Route(event.Object.Bucket, event.Object.Name)
+	now := b.routes.Load()
+	if now == nil { // not unmatched: nobody knows
+		b.Metrics.events.WithLabelValues("returned").Inc()
+		return false
+	}
+	name, ok := now.set.Route(event.Object.Bucket, event.Object.Name)
 	if !ok {
 		b.Metrics.events.WithLabelValues("unmatched").Inc()
 		return true
 	}
-	added, err := b.batcher(name).add(ctx, item.Item{
-		Object: event.Object, Size: max(0, event.Size), ContentType: event.ContentType, Traceparent: event.Traceparent,
-	})
+	var added queue.Added
+	err = errClosed
+	if t := b.batcher(name); t != nil {
+		added, err = t.add(ctx, item.Item{
+			Object: event.Object, Size: max(0, event.Size), ContentType: event.ContentType, Traceparent: event.Traceparent,
+		})
+	}
 	if err != nil {
 		b.Metrics.events.WithLabelValues("returned").Inc()
 		return false
@@ -162,9 +176,13 @@ func (b *Bridge) Handle(ctx context.Context, id string, attributes map[string]st
 	return true
 }
 
+// batcher returns nil once the bridge is closed.
 func (b *Bridge) batcher(name string) *batcher {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.batchers == nil {
+		return nil
+	}
 	if b.batchers[name] == nil {
 		t := &batcher{bridge: b, queue: b.Queue(name), in: make(chan request)}
 		b.batchers[name] = t
@@ -173,9 +191,13 @@ func (b *Bridge) batcher(name string) *batcher {
 	return b.batchers[name]
 }
 
-// Close ends the bridge after all Handle calls have returned, or makes those
-// that still wait return false. It may be called twice.
+// Close ends the bridge. Handle calls that still wait for the queue return
+// false, also those whose items are on their way: the message comes again, and
+// the queue knows the item. It may be called twice.
 func (b *Bridge) Close() {
-	b.close.Do(func() { close(b.closed) })
+	b.end()
+	b.mu.Lock()
+	b.batchers = nil
+	b.mu.Unlock()
 	b.running.Wait()
 }

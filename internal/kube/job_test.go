@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -11,8 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // readTemplate reads a PodTemplate, and changes it by edit.
 func readTemplate(t *testing.T, edit func(*corev1.PodTemplate)) *corev1.PodTemplate {
@@ -44,7 +41,7 @@ func TestBuildJobGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *update {
+	if os.Getenv("UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(golden, got, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +51,7 @@ func TestBuildJobGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s differs (-want +got); run with -update if this is meant:\n%s", golden, diff)
+		t.Errorf("%s differs (-want +got); run with UPDATE_GOLDEN=1 if this is meant:\n%s", golden, diff)
 	}
 	if diff := cmp.Diff(before, template); diff != "" {
 		t.Errorf("buildJob changed its argument:\n%s", diff)

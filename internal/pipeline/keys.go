@@ -16,7 +16,7 @@ import (
 // Key is one key of a pipeline's ConfigMap.
 type Key struct {
 	Name    string
-	Default string // as written; empty means required, or none
+	Default string // as written; empty means that nothing is the default, or that the key is required
 	Doc     string // one line for the reference
 	set     func(*Pipeline, string) error
 }
@@ -29,11 +29,11 @@ func Keys() []Key {
 		{"bucket", "", "the bucket whose uploads this pipeline takes; required", func(p *Pipeline, v string) error {
 			p.Bucket = v
 			if !bucketRule.MatchString(v) {
-				return fmt.Errorf("%q is not a bucket name", v)
+				return fmt.Errorf("%q is not a bucket name, such as my-bucket (without gs://)", v)
 			}
 			return nil
 		}},
-		{"match", "**", "globs over the object name, comma-separated; * stops at /, ** does not", func(p *Pipeline, v string) error {
+		{"match", "**", "globs over the object name, comma-separated; `*` stops at `/`, `**` (as a whole part between slashes) does not", func(p *Pipeline, v string) error {
 			p.Match = globs(v)
 			if len(p.Match) == 0 {
 				return errors.New("no pattern is given, so nothing would match")
@@ -52,7 +52,7 @@ func Keys() []Key {
 			p.Failures = result.Template(v)
 			return p.Failures.Check()
 		}},
-		{"io", "files", "files: the object is a file, every file left in the output directory is a result; stream: standard input to standard output", func(p *Pipeline, v string) error {
+		{"io", "files", "`files`: the object is a file, every file left in the output directory is a result; `stream`: standard input to standard output", func(p *Pipeline, v string) error {
 			p.IO = IO(v)
 			if p.IO != Files && p.IO != Stream {
 				return fmt.Errorf("%q is neither files nor stream", v)
@@ -119,7 +119,7 @@ func Keys() []Key {
 			}
 			return nil
 		}},
-		{"max-object-size", "none", "bytes, with Ki, Mi, Gi or Ti; larger objects are dead letters at once", func(p *Pipeline, v string) error { return size(v, &p.MaxObjectSize) }},
+		{"max-object-size", "none", "a number of bytes, with or without Ki, Mi, Gi or Ti, or none; larger objects are dead letters at once", func(p *Pipeline, v string) error { return size(v, &p.MaxObjectSize) }},
 	}
 }
 
@@ -172,20 +172,36 @@ func size(v string, to *int64) error {
 	return nil
 }
 
+// globs splits at commas, but for those in braces: {png,jpg} is one glob's.
 func globs(v string) []string {
 	var out []string
-	for g := range strings.SplitSeq(v, ",") {
+	add := func(g string) {
 		if g = strings.TrimSpace(g); g != "" {
 			out = append(out, g)
 		}
 	}
+	depth, from := 0, 0
+	for i := range len(v) {
+		switch v[i] {
+		case '{':
+			depth++
+		case '}':
+			depth--
+		case ',':
+			if depth <= 0 {
+				add(v[from:i])
+				from = i + 1
+			}
+		}
+	}
+	add(v[from:])
 	return out
 }
 
 func checkGlobs(patterns []string) error {
 	for _, g := range patterns {
 		if !doublestar.ValidatePattern(g) {
-			return fmt.Errorf("%q is not a valid glob", g)
+			return fmt.Errorf("%q is not a valid glob; brackets and braces must be closed, and a \\ must precede something", g)
 		}
 	}
 	return nil

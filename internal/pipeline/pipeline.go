@@ -4,6 +4,7 @@ package pipeline
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -50,6 +51,7 @@ type Problem struct {
 	Text     string
 }
 
+// Error is one line: the pipeline, the key, what is wrong and what would be right.
 func (p Problem) Error() string {
 	if p.Key == "" {
 		return "pipeline " + p.Pipeline + ": " + p.Text
@@ -84,13 +86,13 @@ func Parse(name string, data map[string]string) (Pipeline, []Problem) {
 	}
 	for key := range data {
 		if !known[key] {
-			add(key, "there is no such key")
+			add(key, "there is no such key; the keys are %s", strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 		}
 	}
 	if len(problems) == 0 {
 		p.crossCheck(add)
 	}
-	slices.SortFunc(problems, func(a, b Problem) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortStableFunc(problems, func(a, b Problem) int { return strings.Compare(a.Key, b.Key) })
 	return p, problems
 }
 
@@ -102,8 +104,17 @@ func (p *Pipeline) crossCheck(add func(key, format string, args ...any)) {
 		key string
 		t   result.Template
 	}{{"results", p.Results}, {"failures", p.Failures}} {
-		if l := t.t.Prefix(p.Bucket); l.Bucket == p.Bucket && l.Name == "" {
+		switch l := t.t.Prefix(p.Bucket); {
+		case l.Bucket == p.Bucket && l.Name == "":
 			add(t.key, "%q would make every object of the input bucket an output; start the name with a folder", string(t.t))
+		case !bucketRule.MatchString(l.Bucket):
+			add(t.key, "%q leads to %q, which is not a bucket name", string(t.t), l.Bucket)
+		}
+	}
+	for _, g := range p.Match {
+		if start := constantStart(g); start != "" && p.Own(p.Bucket, start) {
+			add("match", "%q matches nothing but the pipeline's own results and reports, which it never takes", g)
+			break
 		}
 	}
 	r, f := p.Results.Prefix(p.Bucket), p.Failures.Prefix(p.Bucket)
@@ -116,8 +127,7 @@ func (p *Pipeline) crossCheck(add func(key, format string, args ...any)) {
 func (p *Pipeline) Own(bucket, name string) bool {
 	for _, t := range []result.Template{p.Results, p.Failures} {
 		l := t.Prefix(p.Bucket)
-		folder := l.Name[:strings.LastIndexByte(l.Name, '/')+1]
-		if l.Bucket == bucket && (strings.HasPrefix(name, l.Name) || strings.HasPrefix(name, folder+result.Reserved+"/")) {
+		if l.Bucket == bucket && (strings.HasPrefix(name, l.Name) || strings.HasPrefix(name, t.ReservedFolder(p.Bucket).Name)) {
 			return true
 		}
 	}

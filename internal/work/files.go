@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,29 +20,24 @@ import (
 	"tidemill/internal/result"
 )
 
+// errNoOutput is the command's fault: the directory was there when it began.
+var errNoOutput = errors.New("the output directory is gone, or is none any more")
+
 // files runs the command on the object as a local file. Its results are
 // written first and become valid with the manifest, which is written last.
-func (j *job) files(ctx context.Context) outcome {
-	target := j.settings.Results.Manifest(j.lease.Item.Object)
-	there, done, err := j.before(ctx, target)
-	if err != nil {
-		return j.faulted("looking for earlier results", err)
-	}
-	if done {
-		return outcome{kind: queue.Done, reason: "its results stood already"}
-	}
-	var old result.Manifest
-	if there.Generation != 0 {
-		if old, err = j.readManifest(ctx, target, there.Generation); err != nil {
-			return j.faulted("reading the earlier manifest", err)
-		}
-	}
+func (j *job) files(ctx context.Context, target result.Location) outcome {
 	dir, err := os.MkdirTemp(j.WorkDir, "item-")
 	if err != nil {
 		return j.faulted("making a work directory", err)
 	}
 	defer j.removeAll(dir)
-	input, output := filepath.Join(dir, "in", localName(j.lease.Item.Name)), filepath.Join(dir, "out")
+	// Opened before the command could put a link in its place.
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return j.faulted("opening the work directory", err)
+	}
+	defer func() { _ = root.Close() }() // nothing is written through it
+	input, output := filepath.Join(dir, "in", localName(j.lease.Item.Name)), filepath.Join(dir, outDir)
 	if err := j.fetch(ctx, input, output); err != nil {
 		return j.faulted("fetching the object", err)
 	}
@@ -51,25 +45,55 @@ func (j *job) files(ctx context.Context) outcome {
 	if run.Cause != command.CauseOK {
 		return j.ranWith(run)
 	}
-	results, err := j.uploadAll(ctx, output)
-	if err != nil {
+	if err := j.publish(ctx, root, target); err != nil {
 		o := j.faulted("publishing", err)
 		o.run = &run
 		return o
 	}
-	if err := j.confirmBefore(ctx); err != nil {
-		return j.faulted("confirming the lease", err)
+	return outcome{kind: queue.Done, run: &run}
+}
+
+const outDir = "out"
+
+// publish writes the results and their manifest, and removes what an earlier,
+// larger set leaves behind. Where it turns out that newer results stand, it
+// removes its own.
+func (j *job) publish(ctx context.Context, root *os.Root, target result.Location) error {
+	results, err := j.uploadAll(ctx, root)
+	if err == nil {
+		err = j.confirmBefore(ctx)
+	}
+	if err != nil {
+		j.discard(ctx, results, err)
+		return err
 	}
 	manifest := result.Manifest{
 		Version: result.Version, Source: "gs://" + j.lease.Item.Path(), Generation: j.lease.Item.Generation, Run: j.lease.Item.Run,
 		Pipeline: j.Pipeline, Worker: j.Name, Attempt: j.lease.Attempt,
 		Started: j.started.UTC(), Finished: time.Now().UTC(), Results: results,
 	}
-	if _, err := j.put(ctx, target, "application/json", nil, asJSON(manifest)); err != nil {
-		return j.faulted("publishing the manifest", err)
+	var old []result.File
+	_, err = j.put(ctx, write{Location: target, contentType: "application/json", open: asJSON(manifest),
+		// Read now and not when the work began: an older generation may have been
+		// published in between.
+		replacing: func(ctx context.Context, there standing) (err error) {
+			old, err = j.resultsOf(ctx, target, there.Generation)
+			return err
+		}})
+	if err != nil {
+		j.discard(ctx, results, err)
+		return err
 	}
-	j.removeLeftovers(ctx, old, manifest)
-	return outcome{kind: queue.Done, run: &run}
+	j.removeResults(ctx, old, results)
+	return nil
+}
+
+// discard removes what this worker has published, where newer results stand
+// that will never replace them all.
+func (j *job) discard(ctx context.Context, results []result.File, why error) {
+	if errors.Is(why, errFenced) {
+		j.removeResults(ctx, results, nil)
+	}
 }
 
 // fetch makes the input file and an empty output directory.
@@ -93,11 +117,12 @@ func (j *job) fetch(ctx context.Context, input, output string) (err error) {
 	return err
 }
 
-// uploadAll publishes every file below dir under its plain name.
-func (j *job) uploadAll(ctx context.Context, dir string) ([]result.File, error) {
-	root, err := os.OpenRoot(dir)
+// uploadAll publishes every file in the output directory under its plain name.
+// With an error it returns what it had published by then.
+func (j *job) uploadAll(ctx context.Context, dir *os.Root) ([]result.File, error) {
+	root, err := dir.OpenRoot(outDir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNoOutput, err)
 	}
 	defer func() { _ = root.Close() }() // it was only read
 	var files []string
@@ -114,11 +139,11 @@ func (j *job) uploadAll(ctx context.Context, dir string) ([]result.File, error) 
 	for _, path := range files {
 		l := j.settings.Results.File(j.lease.Item.Object, path)
 		if err := j.checkName(l); err != nil {
-			return nil, err
+			return results, err
 		}
-		attrs, err := j.put(ctx, l, "", nil, func() (io.ReadCloser, int64, error) { return openResult(root, path) })
+		attrs, err := j.put(ctx, write{Location: l, open: func() (io.ReadCloser, int64, error) { return openResult(root, path) }})
 		if err != nil {
-			return nil, err
+			return results, err
 		}
 		results = append(results, result.File{
 			Path: path, URL: l.String(), Generation: attrs.Generation, Size: attrs.Size, CRC32C: attrs.CRC32C,
@@ -144,26 +169,38 @@ func openResult(root *os.Root, path string) (io.ReadCloser, int64, error) {
 	return f, info.Size(), nil
 }
 
-// removeLeftovers removes results of an earlier, larger set. The new manifest
-// stands, so that a failure here only leaves rubbish behind.
-func (j *job) removeLeftovers(ctx context.Context, old, now result.Manifest) {
-	for _, f := range old.Results {
-		if slices.ContainsFunc(now.Results, func(n result.File) bool { return n.URL == f.URL }) {
-			continue
-		}
+// removeResults removes what is in one set and not in another, if it is still
+// what was written then. The set that counts stands, so that a failure here only
+// leaves rubbish behind.
+func (j *job) removeResults(ctx context.Context, set, except []result.File) {
+	keep := map[string]bool{}
+	for _, f := range except {
+		keep[f.URL] = true
+	}
+	for _, f := range set {
 		b, name, ok := strings.Cut(strings.TrimPrefix(f.URL, "gs://"), "/")
-		if !ok {
+		if keep[f.URL] || !ok {
 			continue
 		}
 		err := j.Store.Delete(ctx, b, name, f.Generation)
 		if err != nil && !errors.Is(err, bucket.ErrPrecondition) {
-			j.log.Warn("could not remove a result of an earlier run", zap.String("url", f.URL), zap.Error(err))
+			j.log.Warn("could not remove a result that is out of date", zap.String("url", f.URL), zap.Error(err))
 		}
 	}
 }
 
 func (j *job) removeAll(dir string) {
-	if err := os.RemoveAll(dir); err != nil {
+	err := os.RemoveAll(dir)
+	if err != nil { // a command may leave directories that it made unwritable
+		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, _ error) error {
+			if d != nil && d.IsDir() {
+				_ = os.Chmod(path, 0o700)
+			}
+			return nil
+		})
+		err = os.RemoveAll(dir)
+	}
+	if err != nil {
 		j.log.Error("could not remove a work directory; the disk may fill up", zap.String("dir", dir), zap.Error(err))
 	}
 }

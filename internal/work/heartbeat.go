@@ -32,7 +32,7 @@ func (j *job) heartbeat(ctx context.Context) {
 		case <-t.C:
 		}
 		asked := time.Now()
-		kept, err := j.confirm(ctx, max(time.Millisecond, min(d/3, expires.Sub(asked))))
+		kept, err := j.confirm(ctx, max(d/10, min(d/3, expires.Sub(asked))))
 		switch {
 		case err == nil && kept:
 			expires = asked.Add(d)

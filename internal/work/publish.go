@@ -8,6 +8,8 @@ import (
 	"io"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"tidemill/internal/bucket"
 	"tidemill/internal/item"
 	"tidemill/internal/result"
@@ -132,17 +134,27 @@ func (j *job) before(ctx context.Context, l result.Location) (there standing, st
 	return there, there.sameWork(j.fence), err
 }
 
-func (j *job) readManifest(ctx context.Context, l result.Location, generation int64) (result.Manifest, error) {
+// resultsOf reads the files that one generation of a manifest lists. They only
+// serve to clear up, so that a manifest that can't be understood has none.
+func (j *job) resultsOf(ctx context.Context, l result.Location, generation int64) ([]result.File, error) {
 	r, _, err := j.Store.Open(ctx, l.Bucket, l.Name, generation)
+	if errors.Is(err, bucket.ErrNotExist) {
+		return nil, nil // replaced since: so will this write find
+	}
 	if err != nil {
-		return result.Manifest{}, err
+		return nil, err
 	}
 	defer func() { _ = r.Close() }() // it was only read
 	data, err := io.ReadAll(io.LimitReader(r, maxManifest))
 	if err != nil {
-		return result.Manifest{}, err
+		return nil, err
 	}
-	return result.ParseManifest(data)
+	m, err := result.ParseManifest(data)
+	if err != nil {
+		j.log.Warn("can't tell which results of an earlier generation to remove", zap.Stringer("url", l), zap.Error(err))
+		return nil, nil
+	}
+	return m.Results, nil
 }
 
 func asJSON(v any) opener {

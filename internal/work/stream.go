@@ -1,6 +1,7 @@
 package work
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,75 +12,81 @@ import (
 	"tidemill/internal/bucket"
 	"tidemill/internal/command"
 	"tidemill/internal/queue"
+	"tidemill/internal/result"
 )
 
-// errDiscard ends an upload whose command did not succeed.
-var errDiscard = errors.New("the result is discarded")
+var (
+	// errDiscard ends an upload whose command did not succeed.
+	errDiscard    = errors.New("the result is discarded")
+	errUploadOver = errors.New("the upload is over")
+)
 
 // stream runs the command between the object and its one result, with nothing
 // on disk. The result appears only when the command has succeeded and the lease
-// has been confirmed after that.
-func (j *job) stream(ctx context.Context) outcome {
-	target := j.settings.Results.Expand(j.lease.Item.Object)
-	if err := j.checkName(target); err != nil {
-		return j.faulted("naming the result", err)
-	}
-	there, done, err := j.before(ctx, target)
-	if err != nil {
-		return j.faulted("looking for earlier results", err)
-	}
-	if done {
-		return outcome{kind: queue.Done, reason: "its result stood already"}
-	}
-	in, err := j.open(ctx)
+// has been confirmed after that. It replaces what was there before.
+func (j *job) stream(ctx context.Context, target result.Location, there standing) outcome {
+	// Reading and writing end with this call, even where they are stuck.
+	moving, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in, err := j.open(moving)
 	if err != nil {
 		return j.faulted("reading the object", err)
 	}
-	defer func() { _ = in.Close() }() // it was only read
+	defer func() { cancel(); _ = in.Close() }() // it was only read
 
+	r, w := io.Pipe()
+	put := make(chan error, 1)
+	go func() {
+		_, err := j.Store.Put(moving, target.Bucket, target.Name, r, bucket.PutOptions{
+			Replaces: there.Generation, Metadata: j.streamMetadata(), Size: -1,
+		})
+		// Nobody reads any more: the command's writes must fail, or they would hang.
+		_ = r.CloseWithError(cmp.Or(err, errUploadOver))
+		put <- err
+	}()
+	run := j.Command.Run(ctx, j.spec(command.Run{Stdin: in, Stdout: w}))
+	err = errDiscard
+	if run.Cause == command.CauseOK {
+		err = j.confirmBefore(ctx)
+	}
+	_ = w.CloseWithError(err) // nil is a plain end
+	putErr := <-put
+	var o outcome
+	switch {
+	case run.Cause == command.CauseOK && err != nil:
+		o = j.faulted("confirming the lease", err)
+	case run.Cause == command.CauseOK && putErr == nil:
+		o = outcome{kind: queue.Done}
+	case run.Cause == command.CauseOK, run.Cause == command.CauseOutput && putErr != nil && !errors.Is(putErr, errDiscard):
+		o = j.notPut(ctx, target, putErr)
+	default:
+		return j.ranWith(run)
+	}
+	o.run = &run
+	return o
+}
+
+func (j *job) streamMetadata() map[string]string {
 	meta := j.fence.Metadata()
 	meta["tidemill-pipeline"] = j.Pipeline
 	meta["tidemill-worker"] = j.Name
 	meta["tidemill-attempt"] = strconv.Itoa(j.lease.Attempt)
 	meta["tidemill-started"] = j.started.UTC().Format(time.RFC3339Nano)
-	upload, cancel := context.WithCancel(ctx)
-	defer cancel()
-	r, w := io.Pipe()
-	put := make(chan error, 1)
-	go func() {
-		_, err := j.Store.Put(upload, target.Bucket, target.Name, r, bucket.PutOptions{
-			Replaces: there.Generation, Metadata: meta, Size: -1,
-		})
-		if err != nil {
-			_ = r.CloseWithError(err) // the command's writes fail, and it is ended
+	return meta
+}
+
+// notPut classifies a failed upload. A stream can't be put a second time, so
+// that a change under it costs another run of the command, unless what stands
+// there now says that there is nothing left to do.
+func (j *job) notPut(ctx context.Context, target result.Location, err error) outcome {
+	if errors.Is(err, bucket.ErrPrecondition) {
+		if _, lookErr := j.look(ctx, target); lookErr != nil {
+			err = lookErr
+		} else {
+			err = fmt.Errorf("%s changed while the command ran: %w", target, err)
 		}
-		put <- err
-	}()
-	run := j.Command.Run(ctx, j.spec(command.Run{Stdin: in, Stdout: w}))
-	err = nil
-	if run.Cause == command.CauseOK {
-		err = j.confirmBefore(ctx)
-	} else {
-		err = errDiscard
 	}
-	_ = w.CloseWithError(err) // nil is a plain end
-	putErr := <-put
-	switch {
-	case run.Cause != command.CauseOK && run.Cause != command.CauseOutput:
-		return j.ranWith(run)
-	case err != nil && !errors.Is(err, errDiscard):
-		return j.faulted("confirming the lease", err)
-	case errors.Is(putErr, bucket.ErrPrecondition):
-		if _, err := j.look(ctx, target); err != nil {
-			return j.faulted("publishing", err)
-		}
-		return j.faulted("publishing", fmt.Errorf("%s changed while the command ran: %w", target, putErr))
-	case putErr != nil:
-		return j.faulted("publishing", putErr)
-	case run.Cause != command.CauseOK:
-		return j.ranWith(run)
-	}
-	return outcome{kind: queue.Done, run: &run}
+	return j.faulted("publishing", err)
 }
 
 // open reads this job's generation of the object.
@@ -97,16 +104,4 @@ func (j *job) spec(r command.Run) command.Run {
 	r.Item, r.Attempt, r.Pipeline = j.lease.Item, j.lease.Attempt, j.Pipeline
 	r.Timeout, r.Kill = j.settings.ItemTimeout, j.Kill
 	return r
-}
-
-// confirmBefore makes sure of the lease right before results become valid.
-func (j *job) confirmBefore(ctx context.Context) error {
-	held, err := j.confirm(ctx, callTimeout)
-	if err != nil {
-		return err
-	}
-	if !held {
-		return errLost
-	}
-	return nil
 }

@@ -30,7 +30,7 @@ const (
 	topicPath    = "projects/" + project + "/topics/" + topic
 	subscription = "projects/" + project + "/subscriptions/ingest"
 	tap          = "projects/" + project + "/subscriptions/tap" // the test's own
-	name         = "sums"                                       // the pipeline's
+	pipelineName = "sums"
 )
 
 // system is everything but the workers, each part of it this test's own.
@@ -60,11 +60,11 @@ func start(t *testing.T, settings map[string]string, redisOptions ...string) *sy
 	if err := os.Mkdir(pipelines, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	manifest := "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: " + name + "\ndata:\n  bucket: " + bucketName + "\n"
+	manifest := "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: " + pipelineName + "\ndata:\n  bucket: " + bucketName + "\n"
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
 		manifest += "  " + key + ": " + strconv.Quote(settings[key]) + "\n"
 	}
-	if err := os.WriteFile(filepath.Join(pipelines, name+".yaml"), []byte(manifest), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(pipelines, pipelineName+".yaml"), []byte(manifest), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.end(t) })
@@ -76,7 +76,7 @@ func start(t *testing.T, settings map[string]string, redisOptions ...string) *sy
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	s.queue = server.Queue(name)
+	s.queue = server.Queue(pipelineName)
 	return s
 }
 
@@ -111,7 +111,7 @@ func (s *system) startIngest(t *testing.T) {
 // startWorker starts a worker that runs script in a shell, with s.dir as $1.
 func (s *system) startWorker(t *testing.T, worker, script string, flags ...string) *daemon {
 	t.Helper()
-	args := slices.Concat([]string{"run", "--pipeline", name, "--name", worker, "--work-dir", filepath.Join(s.dir, "work")},
+	args := slices.Concat([]string{"run", "--pipeline", pipelineName, "--name", worker, "--work-dir", filepath.Join(s.dir, "work")},
 		flags, []string{"--", "sh", "-c", script, "sh", s.dir})
 	return s.startDaemon(t, "worker", args...)
 }

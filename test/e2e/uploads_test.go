@@ -79,7 +79,7 @@ func TestUploadsBecomeResults(t *testing.T) {
 
 // hostile are names that get through as they are, or the object is lost.
 var hostile = []string{
-	"-rf", "--help", " leading and trailing ", "tab\there", "new#1234567890123456", "100%", "a%2Fb", "%00", "ünïcödé", "ファイル",
+	"-rf", "--help", " leading and trailing ", "tab\there", "new#draft", "100%", "a%2Fb", "%00", "ünïcödé", "ファイル",
 	"🌊.txt", "quote'\"quote", "back\\slash", "$(touch x)", "`id`", "a&b=c", "a+b", "semi;colon", "{input}", ".hidden", "...", "~", "@",
 	"a,b", "a?b", "q=1&name=x", "\u202e.txt", "e\u0301", "CON", "<b>",
 }

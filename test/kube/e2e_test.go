@@ -8,7 +8,6 @@ package kube_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -202,15 +201,14 @@ func eventually(t *testing.T, what string, condition func() error) {
 }
 
 // receive takes one value from a channel within patience.
-func receive[T any](t *testing.T, what string, from <-chan T) T {
+func receive[T any](t *testing.T, what string, from <-chan T) (value T) {
 	t.Helper()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case v := <-from:
-		return v
+	case value = <-from:
 	case <-timer.C:
-		t.Fatalf("%v", errors.New("nothing came within "+patience.String()+": "+what))
-		panic("not reached")
+		t.Fatalf("waiting for %s: nothing came within %v", what, patience)
 	}
+	return value
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -24,7 +25,7 @@ type entry struct {
 	Path    string     `json:"path"`
 	Key     string     `json:"key,omitempty"`
 	Version *version   `json:"version,omitempty"` // nil: not complete, or not from a file in IN
-	Results []standing `json:"results,omitempty"`
+	Results []standing `json:"results,omitempty"` // sorted by path
 }
 
 // standing is a result file in OUT.
@@ -34,7 +35,16 @@ type standing struct {
 }
 
 func (e *entry) has(p string) bool {
-	return e != nil && slices.ContainsFunc(e.Results, func(s standing) bool { return s.Path == p })
+	if e == nil {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(e.Results, p, func(s standing, p string) int { return strings.Compare(s.Path, p) })
+	return found
+}
+
+// sort puts the results in the order that has needs.
+func (e *entry) sort() {
+	slices.SortFunc(e.Results, func(a, b standing) int { return strings.Compare(a.Path, b.Path) })
 }
 
 // flushEvery bounds how much of the journal a power failure can take. What a
@@ -85,7 +95,7 @@ func readJournal(root *os.Root, name string) (saved map[string]*entry, clean boo
 	if err != nil {
 		return nil, false, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // read only
 	for r := bufio.NewReaderSize(f, 1<<16); ; {
 		line, err := r.ReadBytes('\n')
 		if err != nil && err != io.EOF {
@@ -99,6 +109,7 @@ func readJournal(root *os.Root, name string) (saved map[string]*entry, clean boo
 			clean = false
 			continue
 		}
+		e.sort() // somebody may have edited it
 		if _, again := saved[e.Path]; again {
 			clean = false
 		}
@@ -119,7 +130,7 @@ func compact(root *os.Root, name string, saved map[string]*entry) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // Sync has told what there is to tell
 	w := bufio.NewWriterSize(f, 1<<16)
 	for _, e := range saved {
 		line, err := json.Marshal(e)

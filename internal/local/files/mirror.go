@@ -120,6 +120,7 @@ func (f *Files) moveIn(u *upload, parts []part, temps []string) error {
 	for _, p := range parts {
 		next.Results = append(next.Results, standing{Path: p.path, Size: p.size})
 	}
+	next.sort()
 	room, err := f.plan(u.rel, next.Results)
 	if err != nil {
 		return err
@@ -127,11 +128,13 @@ func (f *Files) moveIn(u *upload, parts []part, temps []string) error {
 	f.mu.Lock()
 	before := f.of(u.rel).saved
 	f.mu.Unlock()
-	// What may stand from here on, should this be cut short.
-	partly := &entry{Path: u.rel, Results: next.Results}
+	var left []standing
 	if before != nil {
-		partly.Results = slices.Concat(next.Results, slices.DeleteFunc(slices.Clone(before.Results), func(s standing) bool { return next.has(s.Path) }))
+		left = slices.DeleteFunc(slices.Clone(before.Results), func(s standing) bool { return next.has(s.Path) })
 	}
+	// What may stand from here on, should this be cut short.
+	partly := &entry{Path: u.rel, Results: slices.Concat(next.Results, left)}
+	partly.sort()
 	if err := f.note(partly); err != nil {
 		return err
 	}
@@ -143,7 +146,7 @@ func (f *Files) moveIn(u *upload, parts []part, temps []string) error {
 			return err
 		}
 	}
-	for _, s := range partly.Results[len(next.Results):] {
+	for _, s := range left {
 		if err := f.out.remove(s.Path); err != nil {
 			return err
 		}
@@ -175,14 +178,12 @@ func (o *out) move(temp, name string) error {
 // remove removes a result file that no set has any more, and the folders that
 // are empty without it. Whatever else has taken its place stays.
 func (o *out) remove(name string) error {
-	info, err := o.root.Lstat(name)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
+	if info, err := o.root.Lstat(name); err == nil && info.Mode().IsRegular() {
+		if err := o.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing the old result %q: %w", o.full(name), err)
+		}
+		o.prune(path.Dir(name), ".")
 	}
-	if err := o.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the old result %q: %w", o.full(name), err)
-	}
-	o.prune(path.Dir(name), ".")
 	return nil
 }
 
@@ -222,13 +223,12 @@ func (o *out) saveReport(rel string, data []byte) error {
 // removeReport removes the failure report of a path, if there is one.
 func (o *out) removeReport(rel string) error {
 	name := o.report(rel)
-	info, err := o.root.Lstat(name)
-	if err != nil || info.IsDir() {
-		return nil // none; what has its name is another path's
+	// A folder of its name belongs to another path's report.
+	if info, err := o.root.Lstat(name); err == nil && !info.IsDir() {
+		if err := o.root.Remove(name); err != nil {
+			return fmt.Errorf("removing the failure report: %w", err)
+		}
+		o.prune(path.Dir(name), path.Join(o.book, "failures"))
 	}
-	if err := o.root.Remove(name); err != nil {
-		return fmt.Errorf("removing the failure report: %w", err)
-	}
-	o.prune(path.Dir(name), path.Join(o.book, "failures"))
 	return nil
 }

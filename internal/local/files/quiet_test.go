@@ -37,7 +37,7 @@ func TestQuiet(t *testing.T) {
 		// A large copy: it is heard of all the time, and must hold up nobody.
 		q.touch(job{rel: "copied"})
 		for i := range 10 {
-			time.Sleep(100 * time.Millisecond)
+			<-time.After(100 * time.Millisecond)
 			q.touch(job{rel: "copied"})
 			if i == 3 {
 				q.touch(job{rel: "small"})

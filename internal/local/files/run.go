@@ -86,7 +86,7 @@ func (f *Files) watch(ctx context.Context, jobs chan<- job) error {
 	}()
 
 	if err := f.walk(ctx, ".", w, jobs); err != nil {
-		return ended(ctx, err)
+		return err
 	}
 	f.scanOnce.Do(func() { close(f.scanned) })
 	poll := time.NewTicker(f.o.tuning.poll)
@@ -106,16 +106,8 @@ func (f *Files) watch(ctx context.Context, jobs chan<- job) error {
 		}
 		for _, rel := range f.scans.take() {
 			if err := f.walk(ctx, rel, w, jobs); err != nil {
-				return ended(ctx, err)
+				return err
 			}
 		}
 	}
-}
-
-// ended returns nil for an error that is only the end of ctx.
-func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }

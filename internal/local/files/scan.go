@@ -67,7 +67,7 @@ func (f *Files) walk(ctx context.Context, rel string, w *watcher, jobs chan<- jo
 		}
 		return nil
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	if skip, err := f.notInput(rel, d); skip || err != nil {
 		return err
 	}

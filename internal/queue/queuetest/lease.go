@@ -14,6 +14,7 @@ func leaseCases() []testCase {
 	return []testCase{
 		{"07 worker lost before it read its lease", Options{}, lostBeforeReading},
 		{"08 worker lost in the middle of its work", Options{}, lostAtWork},
+		{"08 several lost workers: the oldest lease comes back first", Options{}, lostInOrder},
 		{"10 completion repeated after a lost reply", Options{}, completionRepeated},
 		{"11 zombie after the item was leased again", Options{}, zombie},
 		{"13 extend can't revive a lease that was taken back", Options{}, extendTooLate},
@@ -55,6 +56,21 @@ func lostAtWork(e *env) {
 		e.Errorf("leased %s, delivery %d, attempt %d; want %s, 2, 1", again.Item.ID(), again.Delivery, again.Attempt, l.Item.ID())
 	}
 	e.wantDepths(depths{Waiting: 1, Leased: 1, Holders: 1})
+}
+
+func lostInOrder(e *env) {
+	e.enqueue(things(4)...)
+	for range 3 {
+		e.lease("lost", short)
+		e.Advance(2 * time.Millisecond)
+	}
+	e.expire()
+	for i, l := range e.turn(queue.Turn{Worker: "w", Want: 4, Lease: long}).Leases {
+		if l.Item.ID() != thing(i).ID() {
+			e.Errorf("lease %d is of %s, want %s", i, l.Item.ID(), thing(i).ID())
+		}
+	}
+	e.wantDepths(depths{Leased: 4, Holders: 1})
 }
 
 func completionRepeated(e *env) {

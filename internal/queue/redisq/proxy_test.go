@@ -1,6 +1,7 @@
 package redisq_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -19,6 +20,7 @@ const (
 type proxy struct {
 	addr     string
 	upstream string
+	ctx      context.Context // the test's
 
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -34,7 +36,7 @@ func newProxy(t *testing.T, upstream string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{addr: l.Addr().String(), upstream: upstream, conns: map[net.Conn]struct{}{}}
+	p := &proxy{addr: l.Addr().String(), upstream: upstream, ctx: t.Context(), conns: map[net.Conn]struct{}{}}
 	p.changed = sync.NewCond(&p.mu)
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -95,7 +97,7 @@ func (p *proxy) track(c net.Conn, open bool) bool {
 
 func (p *proxy) serve(client net.Conn) {
 	var d net.Dialer
-	server, err := d.Dial("tcp", p.upstream)
+	server, err := d.DialContext(p.ctx, "tcp", p.upstream)
 	if err != nil {
 		_ = client.Close()
 		return

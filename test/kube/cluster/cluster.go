@@ -68,7 +68,7 @@ func start(ctx context.Context, binaries map[string]string) (c *Cluster, err err
 			err = errors.Join(err, c.Stop())
 		}
 	}()
-	ports, err := freePorts(3)
+	ports, err := freePorts(ctx, 3)
 	if err != nil {
 		return nil, err
 	}

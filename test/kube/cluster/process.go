@@ -31,13 +31,14 @@ type process struct {
 	err   error // valid once ended is closed
 }
 
-func (c *Cluster) run(name string, args ...string) (*process, error) {
-	p := &process{name: name, log: c.path(name + ".log"), ended: make(chan struct{})}
+// run starts a binary. No context ends it: it outlives the call, until stop.
+func (c *Cluster) run(name string, args ...string) (p *process, err error) {
+	p = &process{name: name, log: c.path(name + ".log"), ended: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer func() { err = errors.Join(err, log.Close()) }() // the process has its own
 	p.cmd = exec.Command(c.binaries[name], args...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = c.dir, log, log
 	p.cmd.SysProcAttr = attributes()
@@ -125,16 +126,19 @@ func (p *process) tail() string {
 // freePorts are n different loopback ports that nothing listens on. They are
 // below the range that the system gives outgoing connections, so that a server
 // can come back at the same one.
-func freePorts(n int) ([]int, error) {
+func freePorts(ctx context.Context, n int) ([]int, error) {
 	const lowest, count, tries = 20_000, 10_000, 1000
-	var ports []int
+	var (
+		ports  []int
+		config net.ListenConfig
+	)
 	taken := make(map[int]bool)
 	for range tries {
 		port := lowest + rand.IntN(count)
 		if taken[port] {
 			continue
 		}
-		listener, err := net.Listen("tcp", address(port))
+		listener, err := config.Listen(ctx, "tcp", address(port))
 		if err != nil {
 			continue
 		}
