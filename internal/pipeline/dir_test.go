@@ -11,51 +11,53 @@ import (
 	"tidemill/internal/pipeline"
 )
 
+func write(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const configMap = "kind: ConfigMap\nmetadata:\n  name: %\ndata:\n  bucket: b-%\n"
+
 func TestReadDir(t *testing.T) {
 	t.Parallel()
-	const good = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {bucket: in, max-workers: \"3\"}\n"
-	for name, test := range map[string]struct {
-		files map[string]string
-		want  map[string]map[string]string
-		wrong string // part of the error
-	}{
-		"one pipeline among other files": {
-			files: map[string]string{
-				"a.yaml": good, "pods.yml": "kind: PodTemplate\nmetadata: {name: a}\n", ".a.yaml.swp": "{", "notes.txt": "{",
-			},
-			want: map[string]map[string]string{"a": {"bucket": "in", "max-workers": "3"}},
-		},
-		"none":            {want: map[string]map[string]string{}},
-		"broken YAML":     {files: map[string]string{"a.yaml": good, "b.yaml": "kind: [\n"}, wrong: "b.yaml"},
-		"half written":    {files: map[string]string{"a.yaml": "apiVersion: v1\n"}, wrong: "kind is missing"},
-		"no name":         {files: map[string]string{"a.yaml": "kind: ConfigMap\n"}, wrong: "metadata.name is missing"},
-		"the same name":   {files: map[string]string{"a.yaml": good, "b.yaml": good}, wrong: "are both named a"},
-		"a value no text": {files: map[string]string{"a.yaml": "kind: ConfigMap\nmetadata: {name: a}\ndata: {x: {}}\n"}, wrong: "a.yaml"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dir := t.TempDir()
-			for file, content := range test.files {
-				if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			got, err := pipeline.ReadDir(dir)
-			if test.wrong != "" {
-				if err == nil || !strings.Contains(err.Error(), test.wrong) {
-					t.Fatalf("error %v, want one with %q", err, test.wrong)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Error(diff)
-			}
-		})
+	dir := t.TempDir()
+	write(t, dir, "one.yaml", strings.ReplaceAll(configMap, "%", "one"))
+	write(t, dir, "two.yml", strings.ReplaceAll(configMap, "%", "two"))
+	write(t, dir, ".three.yaml", "left alone")
+	write(t, dir, "four.txt", "left alone")
+	write(t, dir, "empty.yaml", "kind: ConfigMap\nmetadata: {name: empty}\n")
+	got, err := pipeline.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := pipeline.ReadDir(filepath.Join(t.TempDir(), "missing")); err == nil {
-		t.Error("a missing directory is no error")
+	want := map[string]map[string]string{"one": {"bucket": "b-one"}, "two": {"bucket": "b-two"}, "empty": nil}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("read (-want +got):\n%s", diff)
+	}
+}
+
+// A set with a hole in it would delete a pipeline, so one bad file spoils all.
+func TestReadDirRefuses(t *testing.T) {
+	t.Parallel()
+	for want, text := range map[string]string{
+		`kind is "Secret", not ConfigMap`: "kind: Secret\nmetadata: {name: x}\n",
+		`kind is "", not ConfigMap`:       "",
+		"metadata.name is missing":        "kind: ConfigMap\n",
+		"are both named one":              strings.ReplaceAll(configMap, "%", "one"),
+		"did not find expected":           "a: [\n",
+		"cannot unmarshal number":         "kind: ConfigMap\nmetadata: {name: x}\ndata: {max-workers: 5}\n",
+	} {
+		dir := t.TempDir()
+		write(t, dir, "a.yaml", strings.ReplaceAll(configMap, "%", "one"))
+		write(t, dir, "b.yaml", text)
+		got, err := pipeline.ReadDir(dir)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "b.yaml") || got != nil {
+			t.Errorf("%q: %v, error %v, want one that says %q and names b.yaml", text, got, err, want)
+		}
+	}
+	if _, err := pipeline.ReadDir(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("a directory that does not exist is read as empty")
 	}
 }

@@ -134,7 +134,7 @@ func constantStart(glob string) string {
 func constantEnd(glob string) string {
 	i := strings.LastIndexAny(glob, special)
 	end := glob[i+1:]
-	if strings.HasSuffix(glob[:i+1], "**") {
+	if strings.Contains(glob, "**") {
 		end = strings.TrimPrefix(end, "/") // **/ also stands for nothing
 	}
 	return end

@@ -24,9 +24,12 @@ type ManagerConfig struct {
 	Log     *zap.Logger
 	Metrics *Metrics
 	Reached func(error) // see Config
+	// Fleets names the pipelines that have a fleet, so that one which was deleted
+	// while no scaler ran can run out. It may be nil.
+	Fleets func(ctx context.Context) ([]string, error)
 	// Refused is told of settings that are not put in force. It may be nil.
 	Refused func(pipeline.Problem)
-	// Decided is told each decision. It may be nil.
+	// Decided is told each decision that differs from its pipeline's last. It may be nil.
 	Decided func(pipeline string, d policy.Decision)
 }
 
@@ -34,8 +37,10 @@ type ManagerConfig struct {
 type Manager struct {
 	ManagerConfig
 	offers  chan map[string]map[string]string
+	told    []pipeline.Problem // of the last offer
 	mu      sync.Mutex
 	set     pipeline.Set
+	offered map[string]map[string]string // the last offer; nil: none yet
 	kicks   map[string]chan struct{}
 	running sync.WaitGroup
 }
@@ -98,62 +103,53 @@ func (m *Manager) accept(ctx context.Context, offer map[string]map[string]string
 	if err != nil {
 		return err
 	}
+	c := choose(offer, before.Pipelines)
 	if offer == nil {
-		if before.Revision == 0 {
-			return nil
-		}
-		offer = before.Pipelines
+		c = choose(before.Pipelines, before.Pipelines)
 	}
-	accepted, set, problems := choose(offer, before.Pipelines)
+	m.tell(c.problems)
+	if offer != nil || before.Revision != 0 {
+		revision, err := m.Store.Accept(call, c.accepted)
+		if err != nil {
+			return err
+		}
+		if revision != before.Revision {
+			m.Log.Info("settings are in force", zap.Int64("revision", revision), zap.Strings("pipelines", c.set.Names()))
+		}
+	}
+	var fleets []string
+	if m.Fleets != nil {
+		fleets, err = m.Fleets(call) // an error costs nobody his settings: see below
+	}
+	names := slices.Concat(c.set.Names(), slices.Collect(maps.Keys(before.Pipelines)), fleets)
+	m.control(ctx, c.set, offer, names)
+	return err
+}
+
+// tell reports problems, but not the same ones again and again while the store
+// can't be reached.
+func (m *Manager) tell(problems []pipeline.Problem) {
+	if slices.Equal(problems, m.told) {
+		return
+	}
+	m.told = problems
 	for _, p := range problems {
 		m.Log.Error("settings are refused; the last good ones stay in force",
 			zap.String("pipeline", p.Pipeline), zap.String("key", p.Key), zap.String("problem", p.Text))
 		m.Refused(p)
 	}
-	revision, err := m.Store.Accept(call, accepted)
-	if err != nil {
-		return err
-	}
-	if revision != before.Revision {
-		m.Log.Info("settings are in force", zap.Int64("revision", revision), zap.Strings("pipelines", set.Names()))
-	}
-	m.control(ctx, set)
-	return nil
 }
 
-// choose returns the set to put in force: each offered pipeline that is valid,
-// the last good settings of each that is not, and all of the last good set when
-// the mixture is not valid.
-func choose(offer, before map[string]map[string]string) (map[string]map[string]string, pipeline.Set, []pipeline.Problem) {
-	set, problems := pipeline.NewSet(offer)
-	if len(problems) == 0 {
-		return offer, set, nil
-	}
-	mixed := maps.Clone(offer)
-	for _, p := range problems {
-		delete(mixed, p.Pipeline)
-		if good, ok := before[p.Pipeline]; ok {
-			mixed[p.Pipeline] = good
-		}
-	}
-	mixedSet, more := pipeline.NewSet(mixed)
-	if len(more) == 0 {
-		return mixed, mixedSet, problems
-	}
-	beforeSet, _ := pipeline.NewSet(before)
-	return before, beforeSet, slices.Concat(problems, more)
-}
-
-// control starts what is new, and wakes the rest to look at their settings. A
-// deleted pipeline's controller goes on, and lets the fleet run out.
-func (m *Manager) control(ctx context.Context, set pipeline.Set) {
+// control starts the controllers that are missing, and wakes the rest to look at
+// their settings. A deleted pipeline has one too, which lets its fleet run out.
+func (m *Manager) control(ctx context.Context, set pipeline.Set, offer map[string]map[string]string, names []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.set = set
+	m.set, m.offered = set, offer
 	if m.Fleet == nil {
 		return // settings only
 	}
-	for _, name := range set.Names() {
+	for _, name := range names {
 		if m.kicks[name] != nil {
 			continue
 		}
@@ -189,11 +185,14 @@ func notify(kick chan<- struct{}) {
 	}
 }
 
+// settings are those in force. A pipeline that nobody offers any more keeps those
+// at work and nobody else; one of which nothing valid is known stays as it is.
 func (m *Manager) settings(name string) policy.Settings {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if p, ok := m.set.Get(name); ok {
 		return p.Scaling
 	}
-	return policy.Settings{FixedWorkers: 0, ItemsPerWorker: 1} // deleted: nobody but those at work
+	_, offered := m.offered[name]
+	return policy.Settings{FixedWorkers: 0, Freeze: m.offered == nil || offered, ItemsPerWorker: 1}
 }

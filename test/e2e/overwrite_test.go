@@ -48,7 +48,7 @@ func TestNewerGenerationWins(t *testing.T) {
 	}
 	const generations = 2*late + 3*others
 	ended := func(q queue.Stats) int64 { return q.Counters.Done + q.Counters.Skipped }
-	s.awaitStats(t, "all but the late are done", func(q queue.Stats) bool { return ended(q) == generations-late && q.Leased == late })
+	s.awaitStats(t, soon, "all but the late are done", func(q queue.Stats) bool { return ended(q) == generations-late && q.Leased == late })
 	s.checkResults(t, want)
 
 	s.touch(t, "gate")

@@ -127,29 +127,23 @@ func (s *system) stats(t *testing.T) queue.Stats {
 	return stats
 }
 
-// awaitStats waits until the queue has nothing waiting, leased or delayed, and
-// what is asked besides holds.
-func (s *system) awaitIdle(t *testing.T, within time.Duration, what string, also func(queue.Stats) bool) {
+// awaitStats waits until what is asked of the queue holds.
+func (s *system) awaitStats(t *testing.T, within time.Duration, what string, holds func(queue.Stats) bool) {
 	t.Helper()
 	await(t, what, within, func(ctx context.Context) error {
-		stats, err := s.queue.Stats(ctx)
-		if err == nil && (stats.Waiting+stats.Leased+stats.Delayed > 0 || !also(stats)) {
-			err = fmt.Errorf("the queue is at %+v", stats)
-		}
-		return err
-	})
-}
-
-// awaitStats waits until what is asked of the queue holds.
-func (s *system) awaitStats(t *testing.T, what string, holds func(queue.Stats) bool) {
-	t.Helper()
-	await(t, what, soon, func(ctx context.Context) error {
 		stats, err := s.queue.Stats(ctx)
 		if err == nil && !holds(stats) {
 			err = fmt.Errorf("the queue is at %+v", stats)
 		}
 		return err
 	})
+}
+
+// awaitIdle waits until nothing is waiting, leased or delayed, and what is asked
+// besides holds.
+func (s *system) awaitIdle(t *testing.T, within time.Duration, what string, also func(queue.Stats) bool) {
+	t.Helper()
+	s.awaitStats(t, within, what, func(q queue.Stats) bool { return q.Waiting+q.Leased+q.Delayed == 0 && also(q) })
 }
 
 // lines returns the lines of a file that commands append to; none if there is no

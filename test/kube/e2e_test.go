@@ -57,6 +57,7 @@ func TestKubernetes(t *testing.T) {
 			"leadership is handed over":         testHandOver,
 			"events are told":                   testEvents,
 			"the Role is no wider":              testRole,
+			"the scaler scales a Job":           testScaler,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -73,6 +74,8 @@ type namespace struct {
 	name   string
 	admin  kubernetes.Interface
 	scaler kubernetes.Interface
+
+	kubeconfig string // of the scaler
 }
 
 func newNamespace(t *testing.T, c *cluster.Cluster) *namespace {
@@ -95,7 +98,7 @@ func newNamespace(t *testing.T, c *cluster.Cluster) *namespace {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.scaler = client(t, kubeconfig)
+	n.scaler, n.kubeconfig = client(t, kubeconfig), kubeconfig
 	if got, err := kube.Namespace(kubeconfig); err != nil || got != n.name {
 		t.Fatalf("the kubeconfig's namespace is read as %q (%v), want %q", got, err, n.name)
 	}
