@@ -81,5 +81,5 @@ func contents(configs []*corev1.ConfigMap) map[string]map[string]string {
 
 // same tells whether nothing but labels and annotations differs.
 func same(a, b map[string]map[string]string) bool {
-	return maps.EqualFunc(a, b, func(x, y map[string]string) bool { return maps.Equal(x, y) })
+	return maps.EqualFunc(a, b, maps.Equal)
 }

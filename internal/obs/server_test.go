@@ -199,7 +199,8 @@ func TestShutdown(t *testing.T) {
 	if diff := cmp.Diff(map[string]bool{"/stream ": true, "/slow finished": true}, got); diff != "" {
 		t.Errorf("answers (-want +got):\n%s", diff)
 	}
-	if _, err := c.Get(url + "/readyz"); err == nil {
+	if resp, err := c.Get(url + "/readyz"); err == nil {
+		_ = resp.Body.Close()
 		t.Error("the server still answers")
 	}
 }

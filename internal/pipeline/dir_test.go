@@ -27,12 +27,15 @@ func TestReadDir(t *testing.T) {
 	write(t, dir, "two.yml", strings.ReplaceAll(configMap, "%", "two"))
 	write(t, dir, ".three.yaml", "left alone")
 	write(t, dir, "four.txt", "left alone")
+	write(t, dir, "five.yaml", "kind: PodTemplate\nmetadata: {name: one}\n")
+	write(t, dir, "six.yaml", "# both in one\n---\nkind: PodTemplate\nmetadata: {name: six}\n--- # and\n"+
+		strings.ReplaceAll(configMap, "%", "six")+"  match: |\n    a/**,\n    --- /**\n---\n")
 	write(t, dir, "empty.yaml", "kind: ConfigMap\nmetadata: {name: empty}\n")
 	got, err := pipeline.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]map[string]string{"one": {"bucket": "b-one"}, "two": {"bucket": "b-two"}, "empty": nil}
+	want := map[string]map[string]string{"one": {"bucket": "b-one"}, "two": {"bucket": "b-two"}, "empty": nil, "six": {"bucket": "b-six", "match": "a/**,\n--- /**\n"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("read (-want +got):\n%s", diff)
 	}
@@ -42,12 +45,15 @@ func TestReadDir(t *testing.T) {
 func TestReadDirRefuses(t *testing.T) {
 	t.Parallel()
 	for want, text := range map[string]string{
-		`kind is "Secret", not ConfigMap`: "kind: Secret\nmetadata: {name: x}\n",
-		`kind is "", not ConfigMap`:       "",
-		"metadata.name is missing":        "kind: ConfigMap\n",
-		"are both named one":              strings.ReplaceAll(configMap, "%", "one"),
-		"did not find expected":           "a: [\n",
-		"cannot unmarshal number":         "kind: ConfigMap\nmetadata: {name: x}\ndata: {max-workers: 5}\n",
+		"the file is empty":        "# nothing yet\n",
+		"kind is missing":          "a: b\n",
+		"metadata.name is missing": "kind: ConfigMap\n",
+		"both have one named one":  strings.ReplaceAll(configMap, "%", "one"),
+		"both have one named two":  strings.ReplaceAll(configMap+"---\n"+configMap, "%", "two"),
+		"did not find expected":    "kind: PodTemplate\n---\na: [\n",
+		"cannot unmarshal":         "kind: ConfigMap\nmetadata: {name: x}\ndata: {match: [a]}\n",
+		"cannot unmarshal string":  "kind: ConfigMap\nmetadata: x\n",
+		"cannot unmarshal array":   "- a\n",
 	} {
 		dir := t.TempDir()
 		write(t, dir, "a.yaml", strings.ReplaceAll(configMap, "%", "one"))

@@ -103,10 +103,11 @@ func (m *Manager) accept(ctx context.Context, offer map[string]map[string]string
 	if err != nil {
 		return err
 	}
-	c := choose(offer, before.Pipelines)
+	wanted := offer
 	if offer == nil {
-		c = choose(before.Pipelines, before.Pipelines)
+		wanted = before.Pipelines
 	}
+	c := choose(wanted, before.Pipelines)
 	m.tell(c.problems)
 	if offer != nil || before.Revision != 0 {
 		revision, err := m.Store.Accept(call, c.accepted)
@@ -119,7 +120,7 @@ func (m *Manager) accept(ctx context.Context, offer map[string]map[string]string
 	}
 	var fleets []string
 	if m.Fleets != nil {
-		fleets, err = m.Fleets(call) // an error costs nobody his settings: see below
+		fleets, err = m.Fleets(call) // tried again, but the settings don't wait for it
 	}
 	names := slices.Concat(c.set.Names(), slices.Collect(maps.Keys(before.Pipelines)), fleets)
 	m.control(ctx, c.set, offer, names)

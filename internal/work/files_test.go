@@ -91,7 +91,7 @@ func TestHostileObjectNames(t *testing.T) {
 		"$(touch x);`x`": "$(touch x);`x`",
 		"d/" + long:      long,
 		long + "n":       "object",
-		"héé/日本 語?#&":     "日本 語?#&",
+		"héé/日本 語?#&":    "日本 語?#&",
 		`quo"te'\`:       `quo"te'\`,
 	}
 	for _, io := range []string{"files", "stream"} {

@@ -191,11 +191,11 @@ func scalerWoken(e *env) {
 	wake := func() { e.Helper(); e.woken("the scaler", e.q.WaitWork) }
 	e.enqueue(thing(1))
 	wake()
-	l := e.lease("w", short)
+	e.lease("w", short)
 	e.expire()
 	e.turn(queue.Turn{Worker: "other"}) // finds the lost lease
 	wake()
-	l = e.lease("w", long)
+	l := e.lease("w", long)
 	e.finish("w", ended(l, queue.Done))
 	wake() // the last item has ended
 	began := time.Now()

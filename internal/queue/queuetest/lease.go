@@ -237,14 +237,14 @@ func serverTimeOnly(e *env) {
 }
 
 func delayedOrder(e *env) {
-	delays := []time.Duration{90, 30, 60, 0, 120, 15}
+	delays := []int{90, 30, 60, 0, 120, 15} // ms
 	order := []int{3, 5, 1, 2, 0, 4}
 	e.enqueue(things(len(delays))...)
 	leases := e.turn(queue.Turn{Worker: "w", Want: len(delays), Lease: long}).Leases
 	var back []queue.Completion
 	for i, l := range leases {
 		c := ended(l, queue.Retry)
-		c.Delay = delays[i] * time.Millisecond
+		c.Delay = time.Duration(delays[i]) * time.Millisecond
 		back = append(back, c)
 	}
 	e.finish("w", back...)

@@ -135,7 +135,7 @@ func TestCase28ServerRefuses(t *testing.T) {
 				if call == "Lookup" { // asked about nothing
 					continue
 				}
-				if !errors.Is(err, tt.want) || errors.Is(err, queue.ErrFull) != (tt.want == queue.ErrFull) {
+				if !errors.Is(err, tt.want) || errors.Is(err, queue.ErrFull) != errors.Is(tt.want, queue.ErrFull) {
 					t.Errorf("%s = %v, want %v", call, err, tt.want)
 				}
 			}

@@ -19,10 +19,9 @@ const secret = "s3cr3t"
 
 func wantOpenError(t *testing.T, o redisq.Options, texts ...string) error {
 	t.Helper()
-	server, err := redisq.Open(t.Context(), o)
+	_, err := redisq.Open(t.Context(), o)
 	if err == nil {
 		t.Fatalf("opened, want an error with %q", texts)
-		return server.Close()
 	}
 	for _, text := range texts {
 		if !strings.Contains(err.Error(), text) {
@@ -56,11 +55,11 @@ func TestOpenBadURL(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			wantOpenError(t, redisq.Options{URL: tt.url}, tt.want, "redis://[user:password@]host:port")
+			_ = wantOpenError(t, redisq.Options{URL: tt.url}, tt.want, "redis://[user:password@]host:port")
 		})
 	}
 	for _, prefix := range []string{"a/b", "a{b", "a}b", "a:b", "a b", "a\n"} {
-		wantOpenError(t, redisq.Options{URL: "redis://:" + secret + "@localhost", Prefix: prefix}, "queue prefix", "not allowed")
+		_ = wantOpenError(t, redisq.Options{URL: "redis://:" + secret + "@localhost", Prefix: prefix}, "queue prefix", "not allowed")
 	}
 }
 
@@ -92,7 +91,7 @@ func TestOpenEvictingServer(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []string{"allkeys-lru", "volatile-ttl"} {
 		s := redistest.Start(t, "--maxmemory-policy", policy)
-		wantOpenError(t, redisq.Options{URL: s.URL}, policy, "set it to noeviction", s.Addr)
+		_ = wantOpenError(t, redisq.Options{URL: s.URL}, policy, "set it to noeviction", s.Addr)
 		newServer(t, redisq.Options{URL: s.URL, AnyServer: true})
 	}
 }
@@ -124,7 +123,7 @@ func TestOpenVersions(t *testing.T) {
 				newServer(t, o)
 				return
 			}
-			wantOpenError(t, o, tt.want, mini.Addr())
+			_ = wantOpenError(t, o, tt.want, mini.Addr())
 			o.AnyServer = true
 			newServer(t, o)
 		})
