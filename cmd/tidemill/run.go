@@ -109,7 +109,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	}
 	s.manager = scale.NewManager(scale.ManagerConfig{
 		Store: s.server, Queue: func(name string) queue.Supervisor { return s.server.Queue(name) },
-		Fleet: func(string) scale.Fleet { return s.fleet }, Tick: time.Second, Log: log, Metrics: scaleMetrics,
+		Fleet: func(string) scale.Fleet { return s.fleet }, Tick: time.Second, Settle: 50 * time.Millisecond, Log: log, Metrics: scaleMetrics,
 	})
 	s.bridge = ingest.New(ingest.Config{
 		Settings: s.server, Queue: func(name string) queue.Producer { return s.server.Queue(name) },

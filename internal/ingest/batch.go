@@ -48,8 +48,12 @@ func (t *batcher) add(ctx context.Context, it item.Item) (queue.Added, error) {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
-	a := <-r.done // always comes: run answers all it took
-	return a.added, a.err
+	select {
+	case a := <-r.done:
+		return a.added, a.err
+	case <-t.bridge.life.Done(): // the call may go on for a while; its outcome is not needed
+		return 0, errClosed
+	}
 }
 
 func (t *batcher) run() {

@@ -192,8 +192,9 @@ func (b *Bridge) batcher(name string) *batcher {
 }
 
 // Close ends the bridge. Handle calls that still wait for the queue return
-// false, also those whose items are on their way: the message comes again, and
-// the queue knows the item. It may be called twice.
+// false at once, also those whose items are on their way: the message comes
+// again, and the queue knows the item. Close itself returns when the last call
+// to the queue has, some seconds at most. It may be called twice.
 func (b *Bridge) Close() {
 	b.end()
 	b.mu.Lock()

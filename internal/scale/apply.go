@@ -9,11 +9,12 @@ import (
 	"tidemill/internal/queue"
 )
 
+// DefaultSettle suits a cluster: workers that were barred together turn not
+// ready within about a probe's period, and a removal that was asked for is under
+// way within less.
+const DefaultSettle = 2 * time.Second
+
 const (
-	// settle is how long a picture has to stand before it is acted on: workers
-	// that were barred together turn not ready within about a probe's period, and
-	// a removal that was asked for is under way within less.
-	settle = 2 * time.Second
 	// showWithin is how long a barred worker may take to turn not ready. One that
 	// does not is gone, or hangs; then all bars are lifted and set afresh.
 	showWithin = 30 * time.Second
@@ -65,7 +66,7 @@ func (c *Controller) apply(ctx context.Context, d policy.Decision, stats queue.S
 func (c *Controller) leaving(size Size, now time.Time) bool {
 	there := size.Ready + size.Other
 	return there > size.Wanted ||
-		c.way.spent && there > c.way.loweredTo && now.Sub(c.way.lowered) < settle
+		c.way.spent && there > c.way.loweredTo && now.Sub(c.way.lowered) < c.Settle
 }
 
 // shrink takes one step towards surplus workers fewer:
@@ -112,11 +113,11 @@ func (c *Controller) shrink(ctx context.Context, surplus int, stats queue.Stats,
 	switch {
 	case barred > need:
 		return lookAgain, c.lift(ctx, stats.Barred[need:], now)
-	case stood < settle: // whoever was just let in again may be at work before it is ready
+	case stood < c.Settle: // whoever was just let in again may be at work before it is ready
 		return lookAgain, nil
 	case size.Other < barred && stood >= showWithin:
 		return lookAgain, c.lift(ctx, stats.Barred, now)
-	case size.Other < barred, size.Other == barred && barred > 0 && now.Sub(c.way.matched) < settle:
+	case size.Other < barred, size.Other == barred && barred > 0 && now.Sub(c.way.matched) < c.Settle:
 		return lookAgain, nil
 	case size.Other == 0:
 		return allBusy, nil
@@ -127,7 +128,7 @@ func (c *Controller) shrink(ctx context.Context, surplus int, stats queue.Stats,
 // lower asks the fleet to shrink by k. Whatever becomes of the call, the order
 // may be carried out from now on.
 func (c *Controller) lower(ctx context.Context, k int, size Size, now time.Time) error {
-	if k == 0 || c.now().Sub(now) >= settle {
+	if k == 0 || c.now().Sub(now) >= c.Settle {
 		return nil // nobody can go, or the picture is too old
 	}
 	c.way.spent, c.way.lowered, c.way.loweredTo = true, now, size.Wanted-k

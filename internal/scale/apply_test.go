@@ -40,7 +40,7 @@ func TestApplyOneStep(t *testing.T) {
 		{"all idle ones are barred", going{}, 0, 7, Size{Wanted: 10, Ready: 10}, 2, -1, 3},
 		{"bars that have not shown", going{barred: moment}, 3, 7, Size{Wanted: 10, Ready: 10}, 7, -1, 3},
 		{"bars that have just shown", going{barred: long}, 3, 7, Size{Wanted: 10, Ready: 7, Other: 3}, 7, -1, 3},
-		{"bars that show", going{barred: long, matched: now.Add(-settle)}, 3, 7, Size{Wanted: 10, Ready: 7, Other: 3}, 7, 7, 3},
+		{"bars that show", going{barred: long, matched: now.Add(-DefaultSettle)}, 3, 7, Size{Wanted: 10, Ready: 7, Other: 3}, 7, 7, 3},
 		{"bars that show, before more are too many", going{barred: long, matched: long}, 3, 7, Size{Wanted: 10, Ready: 7, Other: 3}, 1, 7, 3},
 		{"one bar that does not show yet", going{barred: moment}, 3, 7, Size{Wanted: 10, Ready: 8, Other: 2}, 7, -1, 3},
 		{"one bar that never shows", going{barred: now.Add(-showWithin)}, 3, 7, Size{Wanted: 10, Ready: 8, Other: 2}, 7, -1, 0},
@@ -101,10 +101,10 @@ func TestAnOldPictureMovesNobody(t *testing.T) {
 	s.control.Fleet, s.control.way = fleet, going{}
 	size := Size{Wanted: 4, Pending: 4}
 	d := policy.Decision{From: 4}
-	if _, err := s.control.apply(t.Context(), d, s.stats(), size, s.now.Add(-settle)); err != nil || len(fleet.orders) > 0 {
+	if _, err := s.control.apply(t.Context(), d, s.stats(), size, s.now.Add(-DefaultSettle)); err != nil || len(fleet.orders) > 0 {
 		t.Errorf("orders %v, error %v, want none", fleet.orders, err)
 	}
-	if _, err := s.control.apply(t.Context(), d, s.stats(), size, s.now.Add(-settle/2)); err != nil || len(fleet.orders) != 1 {
+	if _, err := s.control.apply(t.Context(), d, s.stats(), size, s.now.Add(-DefaultSettle/2)); err != nil || len(fleet.orders) != 1 {
 		t.Errorf("orders %v, error %v, want one", fleet.orders, err)
 	}
 }

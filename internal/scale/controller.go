@@ -16,6 +16,7 @@
 package scale
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,10 @@ type Config struct {
 	Settings func() policy.Settings
 	// Tick bounds how long a change that sent no wake goes unnoticed.
 	Tick time.Duration
+	// Settle is how long a picture of the fleet has to stand before workers are
+	// let go by it: longer than it takes all barred workers to show as not ready.
+	// 0 means DefaultSettle.
+	Settle time.Duration
 	// Kick makes the controller look at once. It may be nil.
 	Kick    <-chan struct{}
 	Log     *zap.Logger
@@ -76,6 +81,7 @@ func New(c Config) *Controller {
 		c.Decided = func(policy.Decision) {}
 	}
 	c.Log = c.Log.With(obs.Label("pipeline", c.Pipeline))
+	c.Settle = cmp.Or(c.Settle, DefaultSettle)
 	// Bars that stand are those of a controller before this one.
 	return &Controller{Config: c, way: going{spent: true}, now: time.Now}
 }

@@ -21,6 +21,7 @@ type ManagerConfig struct {
 	Queue   func(pipeline string) queue.Supervisor
 	Fleet   func(pipeline string) Fleet // nil: settings are kept, nothing is scaled
 	Tick    time.Duration
+	Settle  time.Duration // see Config
 	Log     *zap.Logger
 	Metrics *Metrics
 	Reached func(error) // see Config
@@ -157,7 +158,7 @@ func (m *Manager) control(ctx context.Context, set pipeline.Set, offer map[strin
 		kick := make(chan struct{}, 1)
 		m.kicks[name] = kick
 		c := New(Config{
-			Pipeline: name, Queue: m.Queue(name), Fleet: m.Fleet(name), Tick: m.Tick, Kick: kick,
+			Pipeline: name, Queue: m.Queue(name), Fleet: m.Fleet(name), Tick: m.Tick, Settle: m.Settle, Kick: kick,
 			Settings: func() policy.Settings { return m.settings(name) },
 			Log:      m.Log, Metrics: m.Metrics, Reached: m.Reached,
 			Decided: func(d policy.Decision) { m.Decided(name, d) },

@@ -454,7 +454,7 @@ func TestANewLeaderTakesOver(t *testing.T) {
 // done, and in the end everybody goes.
 func TestRandomLoad(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(24) {
+	for seed := range uint64(12) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			s := newSim(t, seed)
@@ -486,7 +486,7 @@ func TestRandomLoad(t *testing.T) {
 // controller that sees numbers only.
 func TestRandomSizes(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(16) {
+	for seed := range uint64(12) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			s := newSim(t, 1000+seed)

@@ -46,14 +46,18 @@ func await(t *testing.T, what string, within time.Duration, probe func(context.C
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		err := probe(ctx)
 		if err == nil {
 			return
 		}
+		if last == nil || ctx.Err() == nil { // the deadline's own error says nothing
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("waiting until %s: not in %s: %v", what, within, err)
+			t.Fatalf("waiting until %s: not in %s: %v", what, within, last)
 		case <-tick.C:
 		}
 	}
