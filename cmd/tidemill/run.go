@@ -76,6 +76,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.store, err = gcp.NewStore(ctx, gcp.WithEndpoint(s.services.BucketURL)); err != nil {
 		return err
 	}
+	redisq.RouteLogs(func(string) {}) // what matters comes as errors
 	if s.server, err = redisq.Open(ctx, redisq.Options{URL: s.services.RedisURL, AnyServer: true}); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 const patience = 60 * time.Second
 
 // command is a root with one subcommand, as the daemons' are.
-func command(run func(*daemon.Env) error) *cobra.Command {
+func command(run func(*cobra.Command, *daemon.Env) error) *cobra.Command {
 	root := &cobra.Command{Use: "mill"}
 	sub := &cobra.Command{Use: "run", Args: cobra.NoArgs}
 	env := daemon.NewEnv(sub)
@@ -28,7 +28,7 @@ func command(run func(*daemon.Env) error) *cobra.Command {
 	sub.Flags().String("secret", "none", "what nobody may see")
 	env.Bind("drain", "MILL_DRAIN")
 	env.Bind("secret", "MILL_SECRET")
-	sub.RunE = func(*cobra.Command, []string) error { return run(env) }
+	sub.RunE = func(c *cobra.Command, _ []string) error { return run(c, env) }
 	exact := &cobra.Command{Use: "exact", Args: cobra.ExactArgs(1), RunE: func(*cobra.Command, []string) error { return nil }}
 	root.AddCommand(sub, exact)
 	return root
@@ -59,7 +59,7 @@ func TestExitCodes(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := command(func(*daemon.Env) error { return tt.err })
+			c := command(func(*cobra.Command, *daemon.Env) error { return tt.err })
 			c.SetArgs(tt.args)
 			var stdout, stderr bytes.Buffer
 			c.SetOut(&stdout)
@@ -101,12 +101,11 @@ func TestEnv(t *testing.T) {
 				t.Setenv(k, v)
 			}
 			var got map[string]string
-			var c *cobra.Command
-			c = command(func(env *daemon.Env) error {
+			c := command(func(c *cobra.Command, env *daemon.Env) error {
 				if err := env.Apply(); err != nil {
 					return err
 				}
-				flags := c.Commands()[1].Flags()
+				flags := c.Flags()
 				got = map[string]string{"drain": flags.Lookup("drain").Value.String(), "secret": flags.Lookup("secret").Value.String()}
 				return nil
 			})

@@ -70,7 +70,7 @@ func TestEveryKeyIsTaken(t *testing.T) {
 		"scale-to-zero-after": {
 			"0s": func(p *p) { p.Scaling.ScaleToZeroAfter = 0 }, "24h": func(p *p) { p.Scaling.ScaleToZeroAfter = 24 * time.Hour },
 		},
-		"freeze": {"true": func(p *p) { p.Scaling.Freeze = true }, " false ": func(*p) {}},
+		"freeze": {"true": func(p *p) { p.Scaling.Freeze = true }, "false": func(*p) {}},
 		"fixed-workers": {
 			"0": func(p *p) { p.Scaling.FixedWorkers = 0 }, "10000": func(p *p) { p.Scaling.FixedWorkers = 10_000 }, "none": func(*p) {},
 		},
@@ -126,6 +126,14 @@ func TestEveryKeyIsTaken(t *testing.T) {
 				t.Errorf("%s %q: problems %v (-want +got):\n%s", key, value, problems, diff)
 			}
 		}
+	}
+}
+
+func TestWhiteSpaceAroundAValueDoesNotCount(t *testing.T) {
+	t.Parallel()
+	p, problems := pipeline.Parse("p", keys("freeze", " true\n", "bucket", "\tin-bucket "))
+	if len(problems) > 0 || !p.Scaling.Freeze || p.Bucket != "in-bucket" {
+		t.Errorf("freeze %t, bucket %q, problems %v", p.Scaling.Freeze, p.Bucket, problems)
 	}
 }
 

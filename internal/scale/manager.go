@@ -136,7 +136,7 @@ func (m *Manager) tell(problems []pipeline.Problem) {
 	}
 	m.told = problems
 	for _, p := range problems {
-		m.Log.Error("settings are refused; the last good ones stay in force",
+		m.Log.Warn("settings are refused; the last good ones stay in force",
 			zap.String("pipeline", p.Pipeline), zap.String("key", p.Key), zap.String("problem", p.Text))
 		m.Refused(p)
 	}
