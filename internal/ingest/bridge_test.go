@@ -239,7 +239,7 @@ func TestCloseReturnsWhatWaits(t *testing.T) {
 	tests := map[string]func(r *rig, release <-chan struct{}){
 		"between tries": func(r *rig, _ <-chan struct{}) { r.mini.SetError("ERR the test says so") },
 		"in a call": func(r *rig, release <-chan struct{}) { // the server accepts, and does not answer
-			r.mini.Server().SetPreHook(func(*server.Peer, string, ...string) bool { <-release; return true })
+			r.mini.Server().SetPreHook(func(*server.Peer, string, ...string) bool { <-release; return false })
 		},
 	}
 	for name, fault := range tests {
