@@ -76,7 +76,7 @@ func (i *Ingest) Run(ctx context.Context) error {
 func Bridge(ctx context.Context, b *ingest.Bridge, s gcp.Subscription, log *zap.Logger, began func()) error {
 	defer b.Close()
 	if err := b.AwaitSettings(ctx); err != nil {
-		return nil //nolint:nilerr // stopped before there was anything to do
+		return nil // stopped before there was anything to do
 	}
 	following := make(chan struct{})
 	inner, cancel := context.WithCancel(ctx)

@@ -159,7 +159,7 @@ func (m *mill) upload(name string) {
 	if err != nil {
 		m.Fatal(err)
 	}
-	defer store.Close() //nolint:errcheck // nothing is left to lose by then
+	defer store.Close()
 	if _, err := store.Put(m.Context(), m.services.Bucket, name, strings.NewReader("x"), bucket.PutOptions{}); err != nil {
 		m.Fatal(err)
 	}

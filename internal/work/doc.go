@@ -13,8 +13,9 @@
 // # What becomes of a failure
 //
 //	the command failed (exit code, signal, timeout)    a failed attempt: retry, in the end a dead letter
+//	the disk is full of this item alone                likewise
 //	a permanent exit code, an unusable result name     a dead letter at once
-//	the store, the disk or the program is not usable   deferred: no attempt, but a delivery
+//	the store or the program is not usable             deferred: no attempt, but a delivery
 //	the object is gone or has a newer generation       a counted skip
 //	the lease is lost                                  nothing: the item is another worker's
 //	the worker is stopping                             released: nothing counted

@@ -11,7 +11,9 @@ import (
 
 // TestMain looks for goroutines that a worker left behind. The stand-in for the
 // bucket leaves many of its own, so that only ours are looked for.
-func TestMain(m *testing.M) {
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
 	code := m.Run()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -23,7 +25,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", bytes.Join(stacks, []byte("\n\n")))
 		code = 1
 	}
-	os.Exit(code)
+	return code
 }
 
 func leaked() [][]byte {

@@ -76,7 +76,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	ctx, cancel := w.untilKilled(ctx)
 	defer cancel()
 	if err := w.awaitSettings(ctx); err != nil {
-		return nil //nolint:nilerr // stopped before there was anything to do
+		return nil // stopped before there was anything to do
 	}
 	var done []queue.Completion
 	var until time.Time // once the worker stops: when to give the queue up
