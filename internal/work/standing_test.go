@@ -175,7 +175,7 @@ func TestAnOlderGenerationIsOvertaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			script := `c=$(cat "$TIDEMILL_INPUT"); echo >>"$dir/began$c"; until [ -e "$dir/go$c" ]; do sleep 0.02; done; echo $c >"$TIDEMILL_OUTPUT/both"; echo >"$TIDEMILL_OUTPUT/only$c"`
+			script := `c=$(cat "$TIDEMILL_INPUT"); echo >>"$dir/began$c"; until [ -e "$dir/go$c" ]; do sleep 0.02; done; echo $c >"$TIDEMILL_OUTPUT/both"; echo >"$TIDEMILL_OUTPUT/alone$c"`
 			var items []item.Item
 			for _, content := range []string{"0", "1"} {
 				items = append(items, r.uploaded("in", content))
@@ -186,7 +186,7 @@ func TestAnOlderGenerationIsOvertaken(t *testing.T) {
 				r.leave("go" + string(rune('0'+i)))
 				r.awaitState(items[i], queue.StateDone)
 			}
-			want := map[string]string{"results/in/both": "1\n", "results/in/only1": "\n"}
+			want := map[string]string{"results/in/both": "1\n", "results/in/alone1": "\n"}
 			if diff := cmp.Diff(want, r.results()); diff != "" {
 				t.Errorf("results (-want +got):\n%s", diff)
 			}
