@@ -62,7 +62,7 @@ func (s *scaler) run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = server.Close() }() // everything was answered by then
-	go watchQueue(serving, server, health)
+	go watchQueue(serving, server, health, log)
 	manager := scale.ManagerConfig{
 		Store: server, Queue: func(name string) queue.Supervisor { return server.Queue(name) },
 		Tick: s.tick, Log: log, Metrics: metrics,
@@ -75,13 +75,23 @@ func (s *scaler) run(ctx context.Context) error {
 
 // watchQueue keeps readiness true to whether the queue can be reached, on a
 // standby too.
-func watchQueue(ctx context.Context, server *redisq.Server, health *obs.Health) {
+func watchQueue(ctx context.Context, server *redisq.Server, health *obs.Health, log *zap.Logger) {
 	t := time.NewTicker(5 * time.Second)
 	defer t.Stop()
-	for {
+	for down := false; ; {
 		ping, cancel := context.WithTimeout(ctx, 5*time.Second)
-		health.Set("queue", server.Ping(ping))
+		err := server.Ping(ping)
 		cancel()
+		health.Set("queue", err)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !down:
+			log.Warn("the queue can't be reached", zap.Error(err))
+		case err == nil && down:
+			log.Info("the queue can be reached again")
+		}
+		down = err != nil
 		select {
 		case <-ctx.Done():
 			return
@@ -92,31 +102,33 @@ func watchQueue(ctx context.Context, server *redisq.Server, health *obs.Health) 
 
 // runDir offers what stands in the directory, looking every second.
 func (s *scaler) runDir(ctx context.Context, c scale.ManagerConfig) error {
-	offered, err := pipeline.ReadDir(s.pipelines)
-	if err != nil {
+	if _, err := os.ReadDir(s.pipelines); err != nil {
 		return fmt.Errorf("--pipelines: %w", err)
 	}
 	m := scale.NewManager(c)
-	m.Offer(offered)
 	ended := make(chan struct{})
 	go func() { defer close(ended); m.Run(ctx) }()
 	defer func() { <-ended }()
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
-	for failing := false; ; {
+	var offered map[string]map[string]string
+	for told := ""; ; {
+		now, err := pipeline.ReadDir(s.pipelines)
+		switch {
+		case err != nil && err.Error() != told:
+			told = err.Error()
+			c.Log.Warn("the settings in force stay, whatever else was edited", zap.Error(err))
+		case err == nil:
+			told = ""
+		}
+		if err == nil && !reflect.DeepEqual(now, offered) {
+			offered = now
+			m.Offer(now)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-		}
-		now, err := pipeline.ReadDir(s.pipelines)
-		if err != nil && !failing {
-			c.Log.Error("the settings in force stay", zap.Error(err))
-		}
-		failing = err != nil
-		if err == nil && !reflect.DeepEqual(now, offered) {
-			offered = now
-			m.Offer(now)
 		}
 	}
 }

@@ -57,7 +57,9 @@ output becomes OUT/<path of the input>. No shell is involved: for pipes and
 redirection write sh -c '...'.
 
 A second run with the same --out and COMMAND leaves unchanged files alone. What
-failed is tried again; its report is below OUT/.tidemill/failures.
+failed is tried again; its report is below OUT/.tidemill/failures. A file that
+stands in OUT where a result goes is replaced. With --json nothing is printed on
+standard output when the run ends with an error.
 
 Ctrl-C finishes what is in hand and stops; a second one stops now.
 

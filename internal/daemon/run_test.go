@@ -219,3 +219,36 @@ func TestBridgeStopsBeforeThereAreSettings(t *testing.T) {
 		t.Errorf("Bridge = %v", err)
 	}
 }
+
+// Two workers of one name would empty each other's directory.
+func TestTwoWorkersOfOneNameDoNotShareADirectory(t *testing.T) {
+	redis := miniredis.RunT(t)
+	dir := t.TempDir()
+	worker := func() *daemon.Worker {
+		w := &daemon.Worker{Pipeline: "p", Name: "w", WorkDir: dir, Argv: []string{"true"}}
+		w.RedisURL, w.AnyRedis, w.LogFormat, w.LogLevel = "redis://"+redis.Addr(), true, "console", "error"
+		return w
+	}
+	t.Setenv("STORAGE_EMULATOR_HOST", redis.Addr()) // never called
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- worker().Run(ctx) }()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "w")); err == nil {
+			break
+		}
+		<-tick.C
+	}
+	if err := worker().Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another worker of that name") {
+		t.Errorf("the second worker: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "w")); err != nil {
+		t.Errorf("the first worker's directory: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("the first worker: %v", err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -78,6 +79,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	// A directory of its own: others may share the parent, and what an earlier
 	// life of this worker left behind can go.
 	dir := filepath.Join(w.WorkDir, w.Name)
+	unlock, err := lockName(dir + ".lock")
+	if err != nil {
+		return fmt.Errorf("--name %s: %w", w.Name, err)
+	}
+	defer unlock()
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("--work-dir: %w", err)
 	}
@@ -136,4 +142,18 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	log.Info("worker stopped", zap.String("worker", w.Name))
 	return nil
+}
+
+// lockName makes sure that no other worker of this name works in the same place:
+// it would empty this one's directory. The lock goes with the process.
+func lockName(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close() // nothing was written
+		return nil, fmt.Errorf("another worker of that name uses the same --work-dir: %w", err)
+	}
+	return func() { _ = f.Close() }, nil
 }

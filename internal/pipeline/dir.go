@@ -13,7 +13,8 @@ import (
 // ReadDir reads pipelines from a directory of YAML files with ConfigMaps as they
 // would be applied to a cluster: the name is the pipeline's, the data the keys. Files that do not end in .yaml or .yml, hidden ones and other kinds of
 // objects are left alone. One file that can't be read fails the whole: a set
-// with a hole in it would delete a pipeline.
+// with a hole in it would delete a pipeline. So does a directory without any
+// pipeline, which is more likely a wrong path or a mount that is not there yet.
 func ReadDir(dir string) (map[string]map[string]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -42,6 +43,9 @@ func ReadDir(dir string) (map[string]map[string]string, error) {
 			}
 			set[name], from[name] = m.Data, path
 		}
+	}
+	if len(set) == 0 {
+		return nil, fmt.Errorf("reading pipelines: there is no ConfigMap in a .yaml or .yml file in %s", dir)
 	}
 	return set, nil
 }

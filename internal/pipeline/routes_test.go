@@ -32,31 +32,33 @@ func TestRoute(t *testing.T) {
 		"gif":   keys("match", "photos/2026/*.gif"),
 		"other": {"bucket": "other", "match": "**.png"},
 	})
+	sum := strings.Repeat("0a", 32) + ".json"
 	for at, want := range map[string]string{
-		"in-bucket/a.txt":               "all",
-		"in-bucket/d/a.png":             "all",
-		"in-bucket/photos":              "shots", // ** also stands for nothing
-		"in-bucket/photos/d/a.txt":      "shots",
-		"in-bucket/photos/2026/a.jpg":   "jpg", // the longest constant start wins
-		"in-bucket/photos/2026/a.gif":   "gif",
-		"in-bucket/photos/2026/a.txt":   "shots",
-		"in-bucket/photos/2026/m/a.jpg": "shots", // * stops at /
-		"in-bucket/photos/raw/a.txt":    "all",
-		"in-bucket/icons/a.png":         "png",
-		"in-bucket/icons/x/y/a.png":     "png",
-		"in-bucket/icons/x/y/a.gif":     "all",
-		"in-bucket/tmp/a":               "",
-		"in-bucket/d/a.part":            "",
-		"in-bucket/photos/a.part":       "shots", // an exclusion is one pipeline's
-		"in-bucket/results/a.txt":       "",
-		"in-bucket/failures/a.txt.json": "",
-		"in-bucket/resultsx/a.txt":      "all",
-		"in-bucket/.tidemill/a":         "",
-		"in-bucket/d/.tidemill/a":       "",
-		"in-bucket/results/.tidemill/a": "",
-		"other/a.png":                   "other",
-		"other/d/a.png":                 "",
-		"third/a.png":                   "",
+		"in-bucket/a.txt":                        "all",
+		"in-bucket/d/a.png":                      "all",
+		"in-bucket/photos":                       "shots", // ** also stands for nothing
+		"in-bucket/photos/d/a.txt":               "shots",
+		"in-bucket/photos/2026/a.jpg":            "jpg", // the longest constant start wins
+		"in-bucket/photos/2026/a.gif":            "gif",
+		"in-bucket/photos/2026/a.txt":            "shots",
+		"in-bucket/photos/2026/m/a.jpg":          "shots", // * stops at /
+		"in-bucket/photos/raw/a.txt":             "all",
+		"in-bucket/icons/a.png":                  "png",
+		"in-bucket/icons/x/y/a.png":              "png",
+		"in-bucket/icons/x/y/a.gif":              "all",
+		"in-bucket/tmp/a":                        "",
+		"in-bucket/d/a.part":                     "",
+		"in-bucket/photos/a.part":                "shots", // an exclusion is one pipeline's
+		"in-bucket/results/a.txt":                "",
+		"in-bucket/failures/a.txt.json":          "",
+		"in-bucket/resultsx/a.txt":               "all",
+		"in-bucket/.tidemill/manifests/" + sum:   "",
+		"in-bucket/d/.tidemill/manifests/" + sum: "",
+		"in-bucket/d/.tidemill/reports/" + sum:   "",
+		"in-bucket/results/.tidemill/a":          "",
+		"other/a.png":                            "other",
+		"other/d/a.png":                          "",
+		"third/a.png":                            "",
 	} {
 		bucket, name, _ := strings.Cut(at, "/")
 		got, ok := set.Route(bucket, name)

@@ -165,10 +165,21 @@ func (t Template) reserved(o item.Object, kind string) Location {
 	return l
 }
 
-// InReserved reports whether an object's name lies in a reserved folder, whoever
-// made it.
+// InReserved reports whether an object's name is one that Manifest or Report
+// makes in a reserved folder, for any template. A file that an uploader keeps in
+// a folder of that name is not meant.
 func InReserved(name string) bool {
-	return strings.HasPrefix(name, Reserved+"/") || strings.Contains(name, "/"+Reserved+"/")
+	folder, file := path.Split(name)
+	sum, isJSON := strings.CutSuffix(file, ".json")
+	if _, err := hex.DecodeString(sum); !isJSON || err != nil || len(sum) != 2*sha256.Size {
+		return false
+	}
+	for _, kind := range []string{"manifests", "reports"} {
+		if own := Reserved + "/" + kind + "/"; folder == own || strings.HasSuffix(folder, "/"+own) {
+			return true
+		}
+	}
+	return false
 }
 
 func digest(o item.Object) string {

@@ -164,9 +164,11 @@ func TestPrefixAndReserved(t *testing.T) {
 
 func TestInReserved(t *testing.T) {
 	t.Parallel()
+	file := strings.Repeat("0a", 32) + ".json"
 	for name, want := range map[string]bool{
-		".tidemill/x": true, "a/.tidemill/x": true, "a/b/.tidemill/": true,
-		".tidemill": false, "a.tidemill/x": false, "a/.tidemill2/x": false, "tidemill/x": false,
+		".tidemill/manifests/" + file: true, "a/.tidemill/manifests/" + file: true, "a/b/.tidemill/reports/" + file: true,
+		".tidemill": false, "a/.tidemill/x": false, "a/.tidemill/manifests/x.json": false, "a/.tidemill/other/" + file: false,
+		"a.tidemill/manifests/" + file: false, "a/.tidemill2/manifests/" + file: false, "manifests/" + file: false,
 	} {
 		if got := result.InReserved(name); got != want {
 			t.Errorf("InReserved(%q) = %t, want %t", name, got, want)

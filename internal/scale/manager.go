@@ -37,13 +37,14 @@ type ManagerConfig struct {
 // Manager keeps the accepted settings, and one controller per pipeline.
 type Manager struct {
 	ManagerConfig
-	offers  chan map[string]map[string]string
-	told    []pipeline.Problem // of the last offer
-	mu      sync.Mutex
-	set     pipeline.Set
-	offered map[string]map[string]string // the last offer; nil: none yet
-	kicks   map[string]chan struct{}
-	running sync.WaitGroup
+	offers   chan map[string]map[string]string
+	told     []pipeline.Problem           // of the last offer
+	accepted map[string]map[string]string // what was last stored; nil before that
+	mu       sync.Mutex
+	set      pipeline.Set
+	offered  map[string]map[string]string // the last offer; nil: none yet
+	kicks    map[string]chan struct{}
+	running  sync.WaitGroup
 }
 
 // NewManager returns a manager that has seen no settings yet.
@@ -91,6 +92,8 @@ func (m *Manager) Run(ctx context.Context) {
 		if err := m.accept(ctx, pending); err != nil && ctx.Err() == nil {
 			m.Log.Warn("could not store the settings; trying again", zap.Error(err))
 			retry.Reset(time.Second)
+		} else {
+			retry.Reset(m.Tick) // the store may lose what it holds
 		}
 	}
 }
@@ -104,6 +107,10 @@ func (m *Manager) accept(ctx context.Context, offer map[string]map[string]string
 	if err != nil {
 		return err
 	}
+	if before.Revision == 0 && m.accepted != nil {
+		m.Log.Warn("the store has lost the settings; they are written again")
+		before.Pipelines = m.accepted
+	}
 	wanted := offer
 	if offer == nil {
 		wanted = before.Pipelines
@@ -115,7 +122,9 @@ func (m *Manager) accept(ctx context.Context, offer map[string]map[string]string
 		if err != nil {
 			return err
 		}
+		m.accepted = c.accepted
 		if revision != before.Revision {
+			m.tellGone(before.Pipelines)
 			m.Log.Info("settings are in force", zap.Int64("revision", revision), zap.Strings("pipelines", c.set.Names()))
 		}
 	}
@@ -126,6 +135,16 @@ func (m *Manager) accept(ctx context.Context, offer map[string]map[string]string
 	names := slices.Concat(c.set.Names(), slices.Collect(maps.Keys(before.Pipelines)), fleets)
 	m.control(ctx, c.set, offer, names)
 	return err
+}
+
+// tellGone names the pipelines that are no longer in force.
+func (m *Manager) tellGone(before map[string]map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if _, stays := m.accepted[name]; !stays {
+			m.Log.Warn("the pipeline is gone: its uploads are no longer taken, its workers go when they find nothing to do, "+
+				"and what is still queued then waits for a pipeline of that name", zap.String("pipeline", name))
+		}
+	}
 }
 
 // tell reports problems, but not the same ones again and again while the store

@@ -364,3 +364,22 @@ func TestWakes(t *testing.T) {
 	m.Kick("a")
 	await(t, "three workers again", b.wants("a", 3))
 }
+
+// A store that comes back empty gets the settings again, those of a pipeline
+// whose newest edit was refused too.
+func TestALosingStoreGetsTheSettingsAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	m := b.manager()
+	b.run(m)
+	good := settings{"a": keys("a/**", "min-workers", "2"), "b": keys("b/**", "min-workers", "1")}
+	m.Offer(good)
+	await(t, "a at 2", b.wants("a", 2))
+	m.Offer(settings{"a": good["a"], "b": keys("b/**", "min-workers", "x")})
+	await(t, "the refusal", func() bool { return len(b.told()) == 1 })
+	b.redis.FlushAll()
+	await(t, "the settings again", func() bool { return len(b.inForce()) > 0 })
+	if diff := cmp.Diff(good, b.inForce()); diff != "" {
+		t.Errorf("in force (-want +got):\n%s", diff)
+	}
+}

@@ -122,11 +122,13 @@ func (j *job) end(work context.Context) (o outcome, cause error) {
 	if o.kind == queue.Bury && cause == nil {
 		// Whoever has lost the lease must not report a failure of what another
 		// worker may have done by now.
+		reported := false
 		if err := j.confirmBefore(work); err == nil {
-			j.report(work, o)
+			reported = j.report(work, o)
 		}
-		if errors.Is(context.Cause(work), errLost) {
-			cause = errLost
+		// A dead letter that the stop kept from being reported is left to others.
+		if now := context.Cause(work); errors.Is(now, errLost) || errors.Is(now, errStopping) && !reported {
+			cause = now
 		}
 	}
 	return o, cause

@@ -16,8 +16,8 @@ import (
 // in the queue, so that an unwritable report must not keep the item circling.
 const reportTimeout = time.Minute
 
-// report writes the failure report of a dead letter.
-func (j *job) report(ctx context.Context, o outcome) {
+// report writes the failure report of a dead letter, and says whether one stands.
+func (j *job) report(ctx context.Context, o outcome) bool {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	it := j.lease.Item
@@ -40,7 +40,9 @@ func (j *job) report(ctx context.Context, o outcome) {
 	_, err := j.put(ctx, write{Location: l, contentType: "application/json", kind: kindReport, open: asJSON(r)})
 	if err != nil && !errors.Is(err, errFenced) && !errors.Is(err, errOutrun) {
 		j.log.Error("could not write the failure report; the reason stands in the queue", zap.Stringer("url", l), zap.Error(err))
+		return false
 	}
+	return true
 }
 
 // removeReport removes the report of an earlier failure, now that results stand.
