@@ -59,6 +59,9 @@ func (s *scaler) run(ctx context.Context) error {
 	}
 	server, err := s.Redis(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before there was anything to do
+		}
 		return err
 	}
 	defer func() { _ = server.Close() }() // everything was answered by then

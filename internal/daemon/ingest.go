@@ -59,6 +59,9 @@ func (i *Ingest) Run(ctx context.Context) error {
 	}
 	server, err := i.Redis(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before there was anything to do
+		}
 		return err
 	}
 	defer func() { _ = server.Close() }() // everything was answered by then

@@ -112,6 +112,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	server, err := w.Redis(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before there was anything to do
+		}
 		return err
 	}
 	defer func() { _ = server.Close() }() // everything was answered by then
