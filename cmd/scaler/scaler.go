@@ -39,36 +39,19 @@ func (s *scaler) flags(c *cobra.Command, env *daemon.Env) {
 }
 
 func (s *scaler) run(ctx context.Context) error {
-	log, err := s.Logger("tidemill-scaler")
-	if err != nil {
-		return err
-	}
-	registry, err := obs.NewRegistry(s.Version)
-	if err != nil {
-		return err
-	}
-	metrics, err := scale.NewMetrics(registry)
-	if err != nil {
-		return err
-	}
 	health := obs.NewHealth("queue")
-	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	if _, err := obs.Serve(serving, s.Listen, obs.ServeOptions{Health: health, Metrics: registry, Log: log}); err != nil {
-		return err
-	}
-	server, err := s.Redis(ctx)
+	return s.Host(ctx, "tidemill-scaler", health, func(b daemon.Base) error { return s.scale(ctx, b, health) })
+}
+
+func (s *scaler) scale(ctx context.Context, b daemon.Base, health *obs.Health) error {
+	metrics, err := scale.NewMetrics(b.Registry)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil // stopped before there was anything to do
-		}
 		return err
 	}
-	defer func() { _ = server.Close() }() // everything was answered by then
-	go watchQueue(serving, server, health, log)
+	go watchQueue(ctx, b.Redis, health, b.Log)
 	manager := scale.ManagerConfig{
-		Store: server, Queue: func(name string) queue.Supervisor { return server.Queue(name) },
-		Tick: s.tick, Log: log, Metrics: metrics,
+		Store: b.Redis, Queue: func(name string) queue.Supervisor { return b.Redis.Queue(name) },
+		Tick: s.tick, Log: b.Log, Metrics: metrics,
 	}
 	if s.pipelines != "" {
 		return s.runDir(ctx, manager)

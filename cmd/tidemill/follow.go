@@ -139,7 +139,11 @@ func (f *follower) takeOver(ctx context.Context) error {
 				since = time.Now()
 			}
 			if unknown[o] = since; time.Since(since) > lostEventAfter {
-				lost = append(lost, item.Item{Object: o})
+				// What the event would have told is asked of the bucket.
+				attrs, err := f.store.Stat(ctx, o.Bucket, o.Name)
+				if err == nil || errors.Is(err, bucket.ErrNotExist) { // then a worker skips it
+					lost = append(lost, item.Item{Object: o, Size: attrs.Size, ContentType: attrs.ContentType})
+				}
 			}
 		}
 	}

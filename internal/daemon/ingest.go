@@ -39,39 +39,22 @@ func (i *Ingest) Run(ctx context.Context) error {
 	if i.Subscription == "" {
 		return Usage(errors.New("--subscription is required"))
 	}
-	log, err := i.Logger("tidemill-ingest")
-	if err != nil {
-		return err
-	}
-	registry, err := obs.NewRegistry(i.Version)
-	if err != nil {
-		return err
-	}
-	metrics, err := ingest.NewMetrics(registry)
-	if err != nil {
-		return err
-	}
 	health := obs.NewHealth("queue", "settings")
-	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	if _, err := obs.Serve(serving, i.Listen, obs.ServeOptions{Health: health, Metrics: registry, Log: log}); err != nil {
-		return err
-	}
-	server, err := i.Redis(ctx)
+	return i.Host(ctx, "tidemill-ingest", health, func(b Base) error { return i.run(ctx, b, health) })
+}
+
+func (i *Ingest) run(ctx context.Context, b Base, health *obs.Health) error {
+	metrics, err := ingest.NewMetrics(b.Registry)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil // stopped before there was anything to do
-		}
 		return err
 	}
-	defer func() { _ = server.Close() }() // everything was answered by then
 	bridge := ingest.New(ingest.Config{
-		Settings: server, Queue: func(name string) queue.Producer { return server.Queue(name) },
-		Log: log, Metrics: metrics, Reached: func(err error) { health.Set("queue", err) },
+		Settings: b.Redis, Queue: func(name string) queue.Producer { return b.Redis.Queue(name) },
+		Log: b.Log, Metrics: metrics, Reached: func(err error) { health.Set("queue", err) },
 	})
 	return Bridge(ctx, bridge, gcp.Subscription{
 		Project: i.Project, Name: i.Subscription, MaxOutstanding: i.Outstanding, Streams: i.Streams, MaxExtensionPeriod: i.Redelivery,
-	}, log, func() { health.Set("settings", nil) })
+	}, b.Log, func() { health.Set("settings", nil) })
 }
 
 // Bridge receives a subscription's messages into a bridge until ctx is done.

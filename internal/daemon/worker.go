@@ -92,39 +92,24 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // the next life tries again
 
-	log, err := w.Logger("tidemill-worker")
-	if err != nil {
-		return err
-	}
-	registry, err := obs.NewRegistry(w.Version)
-	if err != nil {
-		return err
-	}
-	metrics, err := work.NewMetrics(registry)
-	if err != nil {
-		return err
-	}
 	health := obs.NewHealth("work")
-	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	if _, err := obs.Serve(serving, w.Listen, obs.ServeOptions{Health: health, Metrics: registry, Log: log}); err != nil {
-		return err
-	}
-	server, err := w.Redis(ctx)
+	return w.Host(ctx, "tidemill-worker", health, func(b Base) error { return w.work(ctx, b, health, dir) })
+}
+
+// work is what Run does in a directory of this worker's own.
+func (w *Worker) work(ctx context.Context, b Base, health *obs.Health, dir string) error {
+	log := b.Log
+	metrics, err := work.NewMetrics(b.Registry)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil // stopped before there was anything to do
-		}
 		return err
 	}
-	defer func() { _ = server.Close() }() // everything was answered by then
 	store, err := gcp.NewStore(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = store.Close() }() // likewise
+	defer func() { _ = store.Close() }() // everything was answered by then
 	loop, err := work.New(work.Config{
-		Name: w.Name, Pipeline: w.Pipeline, Queue: server.Queue(w.Pipeline), Settings: server, Store: store,
+		Name: w.Name, Pipeline: w.Pipeline, Queue: b.Redis.Queue(w.Pipeline), Settings: b.Redis, Store: store,
 		WorkDir: dir, Drain: w.Drain, Kill: w.Kill, Log: log, Metrics: metrics,
 		Command: command.Spec{Argv: w.Argv, Grace: commandGrace, Log: func(stream, line string) {
 			log.Info(line, obs.Label("pipeline", w.Pipeline), obs.Label("worker", w.Name), zap.String("stream", stream))

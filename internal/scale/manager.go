@@ -107,8 +107,8 @@ func (m *Manager) accept(ctx context.Context, offer map[string]map[string]string
 	if err != nil {
 		return err
 	}
-	if before.Revision == 0 && m.accepted != nil {
-		m.Log.Warn("the store has lost the settings; they are written again")
+	lost := before.Revision == 0 && m.accepted != nil
+	if lost {
 		before.Pipelines = m.accepted
 	}
 	wanted := offer
@@ -117,12 +117,15 @@ func (m *Manager) accept(ctx context.Context, offer map[string]map[string]string
 	}
 	c := choose(wanted, before.Pipelines)
 	m.tell(c.problems)
-	if offer != nil || before.Revision != 0 {
+	if offer != nil || before.Revision != 0 || lost {
 		revision, err := m.Store.Accept(call, c.accepted)
 		if err != nil {
 			return err
 		}
 		m.accepted = c.accepted
+		if lost {
+			m.Log.Warn("the store had lost the settings; they have been written again")
+		}
 		if revision != before.Revision {
 			m.tellGone(before.Pipelines)
 			m.Log.Info("settings are in force", zap.Int64("revision", revision), zap.Strings("pipelines", c.set.Names()))
@@ -147,8 +150,7 @@ func (m *Manager) tellGone(before map[string]map[string]string) {
 	}
 }
 
-// tell reports problems, but not the same ones again and again while the store
-// can't be reached.
+// tell reports problems, but not the same ones again and again.
 func (m *Manager) tell(problems []pipeline.Problem) {
 	if slices.Equal(problems, m.told) {
 		return
